@@ -1,0 +1,50 @@
+"""What the commands share: the task table of a run, ids the model needs, lines about what they hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wenet_osum.errors import OsumError
+from wenet_osum.tasks import TaskTable, load_tasks
+
+
+def load_table(configs: dict[str, Any]) -> TaskTable:
+    """The built-in tasks and those of the config's ``tasks`` file."""
+    return load_tasks(*([configs["tasks"]] if configs["tasks"] else []))
+
+
+def prepare_configs(configs: dict[str, Any], tokenizer: Any) -> None:
+    """Fill in what follows from the tokenizer: ``vocab_size``, ``output_dim``, the special ids.
+
+    Raises:
+        OsumError: the config was trained with a tokenizer of another size.
+    """
+    size = tokenizer.vocab_size()
+    if configs["vocab_size"] not in (None, size):
+        raise OsumError("tokenizer_conf", f"the tokenizer has {size} ids, the model was trained with {configs['vocab_size']}",
+                        "use the tokenizer of that run")
+    configs["vocab_size"] = configs["output_dim"] = size
+    special = configs["tokenizer_conf"].setdefault("special_tokens", {})
+    special.setdefault("eos", tokenizer.eos_id)
+    special.setdefault("sos", tokenizer.eos_id)
+
+
+def count_line(skipped: list[dict[str, str]]) -> str:
+    """``; set aside: 3 too_long, 1 truncated`` or nothing."""
+    counts: dict[str, int] = {}
+    for entry in skipped:
+        counts[entry["cause"]] = counts.get(entry["cause"], 0) + 1
+    if not counts:
+        return ""
+    return "; set aside: " + ", ".join(f"{n} {cause}" for cause, n in sorted(counts.items(), key=lambda c: -c[1]))
+
+
+def describe(model: Any) -> str:
+    """Parameters by part and how many learn, one line."""
+    words = []
+    for name, parameters in model.parts().items():
+        total = sum(p.numel() for p in parameters)
+        learning = sum(p.numel() for p in parameters if p.requires_grad)
+        if total:
+            words.append(f"{name} {total:,}" + ("" if learning == total else f" ({learning:,} learn)"))
+    return "parameters: " + ", ".join(words)

@@ -1,0 +1,105 @@
+"""Decode a list: WeNet's ``recognize.py`` flags, plus ``--task``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+import torch
+
+from wenet_osum.bin.common import count_line, load_table, prepare_configs
+from wenet_osum.checkpoint.weights import load_checkpoint
+from wenet_osum.config import load_config
+from wenet_osum.dataset.dataset import Loader
+from wenet_osum.dataset.index import Index, build_index
+from wenet_osum.errors import OsumError, run_main
+from wenet_osum.fileio import atomic_write
+from wenet_osum.registry import DATASETS, init_model
+from wenet_osum.text import init_tokenizer
+from wenet_osum.train.engine import Engine
+
+
+def get_args(argv: list[str] | None = None) -> argparse.Namespace:
+    p = argparse.ArgumentParser(prog="osum recognize", description=__doc__)
+    p.add_argument("--config", required=True, help="train.yaml of the run")
+    p.add_argument("--test_data", required=True, help="list to decode")
+    p.add_argument("--data_type", default="raw", choices=["raw", "shard", "shard_full_data"])
+    p.add_argument("--checkpoint", required=True)
+    p.add_argument("--result_dir", required=True, help="RESULT_DIR/MODE/text; RESULT_DIR/TASK/MODE/text for several tasks")
+    p.add_argument("--modes", nargs="+", required=True, help="llm_greedy llm_beam ctc_greedy_search attention")
+    p.add_argument("--task", default="asr", help="name or tag; several with commas between; all: the eight tasks")
+    p.add_argument("--labelled_only", action="store_true", help="ask a task only where the list has its answer")
+    p.add_argument("--device", default="cpu", choices=["cpu", "cuda", "npu"])
+    p.add_argument("--dtype", default="fp32", choices=["fp32", "bf16", "fp16"])
+    p.add_argument("--batch_size", type=int, default=16)
+    p.add_argument("--beam_size", type=int, default=10, help="for llm_beam")
+    p.add_argument("--length_penalty", type=float, default=0.0, help="for llm_beam")
+    p.add_argument("--num_workers", type=int, default=0)
+    p.add_argument("--num_threads", type=int, default=0, help="threads of this process; 0: torch's choice")
+    p.add_argument("--override_config", action="append", default=[], metavar="KEY=VALUE")
+    return p.parse_args(argv)
+
+
+EIGHT = ["asr", "srwt", "ved", "ser", "ssr", "sgc", "sap", "sttc"]
+
+
+def labelled(index: Index, table: object, name: str) -> Index:
+    """The part of an index that has the answer of a task."""
+    task = table[name]  # type: ignore[index]
+    keep = [i for i, s in enumerate(index.samples) if task.supported_by(s)]
+    part = Index()
+    part.samples, part.tasks = [index.samples[i] for i in keep], [(name,)] * len(keep)
+    part.frames, part.tokens = index.frames[keep], index.tokens[keep]
+    return part
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = get_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    engine = Engine(args.device, args.dtype)
+    if args.num_threads:
+        torch.set_num_threads(args.num_threads)
+    configs = load_config(args.config, args.override_config)
+    torch.manual_seed(configs["seed"])
+    table = load_table(configs)
+    names = EIGHT if args.task == "all" else [table.find(t).name for t in args.task.split(",")]
+    tokenizer = init_tokenizer(configs)
+    prepare_configs(configs, tokenizer)
+    model = init_model(configs).to(engine.device)
+    load_checkpoint(model, args.checkpoint)
+
+    conf = configs["dataset_conf"]
+    conf["batch_conf"] = {**conf["batch_conf"], "batch_type": "static", "batch_size": args.batch_size}
+    everything = build_index(args.test_data, args.data_type, table, tokenizer.encode, conf, names, need_answer=False)
+    if not len(everything):
+        raise OsumError(args.test_data, "no utterance can be decoded" + count_line(everything.skipped), "check the list")
+    from wenet_osum.decode.recognize import recognize, write_answers
+
+    result_dir = Path(args.result_dir)
+    for name in names:
+        index = everything
+        if args.labelled_only:
+            index = labelled(everything, table, name)
+        else:
+            index.tasks = [(name,)] * len(index)
+        if not len(index):
+            logging.info("%s: no utterance has an answer for it, nothing to decode", name)
+            continue
+        dataset = DATASETS.find(configs["dataset"])(index, table, tokenizer, conf, configs["seed"], train=False)
+        answers, skipped = recognize(
+            model, Loader(dataset, args.num_workers), tokenizer, args.modes, engine.device,
+            args.beam_size, args.length_penalty, engine.autocast(),
+        )
+        skipped = everything.skipped + skipped
+        here = result_dir / name if len(names) > 1 else result_dir
+        write_answers(answers, [s["key"] for s in index.samples], table[name], here)
+        with atomic_write(here / "skipped.jsonl") as f:
+            f.writelines(json.dumps(s, ensure_ascii=False) + "\n" for s in skipped)
+        logging.info("%s: %d utterances -> %s%s", name, len(index) - len(skipped) + len(everything.skipped), here, count_line(skipped))
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

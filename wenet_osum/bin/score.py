@@ -1,0 +1,79 @@
+"""Score decoded answers against references: a table on the terminal and a JSON file.
+
+Example:
+    osum score --data data/test/data.list --decode_dir exp/tiny/decode --output exp/tiny/scores.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from wenet_osum.errors import OsumError, run_main
+from wenet_osum.score.bootstrap import Draws
+from wenet_osum.score.files import find_decoded, read_hypotheses, read_references
+from wenet_osum.score.normalizer import NORMALIZERS, get_normalizer
+from wenet_osum.score.report import format_table, write_scores
+from wenet_osum.score.score import score_task
+from wenet_osum.tasks import load_tasks
+
+# A table that goes to a file or a log is not cut to a terminal's 80 columns.
+_WIDTH_OF_A_FILE = 160
+
+
+def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="osum score", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data", required=True, help="references: a Kaldi data dir or a raw list")
+    parser.add_argument("--decode_dir", required=True, help="holds TASK/MODE/text for each decoded task")
+    parser.add_argument("--mode", default="llm_greedy", help="decoding mode to score")
+    parser.add_argument("--tasks", nargs="*", default=[], metavar="YAML", help="files with further tasks")
+    parser.add_argument("--output", help="JSON file of the scores (DECODE_DIR/scores.json)")
+    parser.add_argument("--require", default="", help="tasks (a,b,c) that must have a score, else exit 1")
+    parser.add_argument(
+        "--normalizer",
+        default="wenet",
+        help=f"for transcripts: {', '.join(NORMALIZERS)} or whisper_en:normalizer.json",
+    )
+    parser.add_argument("--resamples", type=int, default=1000, help="draws of the bootstrap")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    args = parser.parse_args(argv)
+    if args.resamples < 1:
+        parser.error("--resamples: give a positive number")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = get_args(argv)
+    tasks = load_tasks(*args.tasks)
+    required = [tasks.find(name).name for name in args.require.split(",") if name.strip()]
+    get_normalizer(args.normalizer)  # a wrong name is told before the work, not after
+    samples = read_references(args.data, tasks)
+
+    draws = Draws(args.resamples, args.seed)
+    scores: dict[str, dict[str, Any]] = {}
+    for name, path in find_decoded(args.decode_dir, args.mode, tasks).items():
+        task, hyps = tasks[name], read_hypotheses(path)
+        if not any(task.supported_by(sample) for sample in samples):
+            print(f"warning: {path}: {args.data} has no reference for {name}; not scored", file=sys.stderr)
+            continue
+        scores[name] = score_task(task, samples, hyps, args.normalizer, draws)
+    if not scores:
+        raise OsumError(args.data, f"no reference for any task in {args.decode_dir}", "give its own --data")
+
+    output = Path(args.output or Path(args.decode_dir) / "scores.json")
+    write_scores(scores, output)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
+    console.print(format_table(scores, title=f"{args.decode_dir} ({args.mode})"))
+    console.print(f"scores: {output}", markup=False, highlight=False)
+    if without := [name for name in required if scores.get(name, {}).get("value") is None]:
+        raise OsumError(args.decode_dir, f"no score for {', '.join(without)}", "decode what is required")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,110 @@
+"""Our checkpoints: ``NAME.pt``, a flat state dict of tensors, and ``NAME.yaml`` beside it, as WeNet has them.
+
+A pretrained LLM that stayed frozen is not written again: it is named in the config and read from there.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from wenet_osum.errors import OsumError
+from wenet_osum.fileio import atomic_write
+
+LLM_PREFIX = "decoder.causal_lm."
+
+
+def state_to_save(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state dict less a frozen LLM that was loaded from its own folder."""
+    elsewhere = {
+        n for n, p in model.named_parameters(remove_duplicate=False)
+        if n.startswith(LLM_PREFIX) and not p.requires_grad and getattr(model.decoder, "pretrained", False)
+    }
+    return {n: t for n, t in model.state_dict().items() if n not in elsewhere}
+
+
+def save_checkpoint(model: nn.Module, path: str | Path, infos: dict[str, Any]) -> None:
+    """Write ``path`` (``.pt``) and its ``.yaml``; the yaml comes last, so a pair is whole when it is there."""
+    path = Path(path)
+    with atomic_write(path, "wb") as f:
+        torch.save(state_to_save(model), f)
+    with atomic_write(path.with_suffix(".yaml")) as f:
+        yaml.safe_dump(infos, f, allow_unicode=True)
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """Read a flat state dict of tensors.
+
+    Raises:
+        OsumError: no file, not a whole torch file, or something other than tensors in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise OsumError(str(path), "no such checkpoint", "check --checkpoint, or train first")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as e:
+        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise OsumError(str(path), f"not a whole checkpoint ({reason[:120]})", "copy it again, or take an earlier one") from None
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise OsumError(str(path), "not a flat state dict of tensors", "give a model checkpoint, such as final.pt")
+    return state
+
+
+def load_checkpoint(model: nn.Module, path: str | Path) -> None:
+    """Load weights into ``model``; every key must fit.
+
+    Raises:
+        OsumError: a shape that differs, a key that is missing or left over (named).
+    """
+    state = read_state(path)
+    own = model.state_dict()
+    for name, tensor in state.items():
+        if name not in own:
+            raise OsumError(str(path), f"{name} is not in this model", "decode with the train.yaml that lies beside it")
+        if own[name].shape != tensor.shape:
+            raise OsumError(
+                str(path), f"{name} is {tuple(tensor.shape)}, the model has {tuple(own[name].shape)}",
+                "use the config it was trained with (train.yaml)",
+            )
+    saved = state_to_save(model)
+    missing = [n for n in saved if n not in state]
+    if missing:
+        raise OsumError(str(path), f"{len(missing)} weights are missing, the first is {missing[0]}",
+                        "use the config it was trained with (train.yaml)")
+    model.load_state_dict(state, strict=False)
+
+
+def init_modules(model: nn.Module, path: str | Path, prefixes: list[str]) -> int:
+    """WeNet's ``--enc_init``: copy the weights under ``prefixes`` from another checkpoint.
+
+    Returns:
+        how many tensors were copied.
+
+    Raises:
+        OsumError: a prefix that the checkpoint or the model has nothing for, or a shape that differs.
+    """
+    state, own = read_state(path), model.state_dict()
+    copied = 0
+    for prefix in prefixes:
+        part = {n: t for n, t in state.items() if n.startswith(prefix)}
+        expected = {n for n in own if n.startswith(prefix)}
+        if not part or not expected:
+            whose = "the checkpoint" if not part else "this model"
+            raise OsumError("--enc_init_mods", f"{whose} has no weights under {prefix!r}", "check the prefix")
+        for name, tensor in part.items():
+            if name not in own or own[name].shape != tensor.shape:
+                has = tuple(own[name].shape) if name in own else "nothing"
+                raise OsumError(str(path), f"{name} is {tuple(tensor.shape)}, the model has {has}",
+                                "make encoder_conf the same in both configs")
+        missing = expected - set(part)
+        if missing:
+            raise OsumError(str(path), f"{sorted(missing)[0]} is missing", "make encoder_conf the same in both configs")
+        model.load_state_dict(part, strict=False)
+        copied += len(part)
+    return copied

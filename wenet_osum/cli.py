@@ -1,0 +1,39 @@
+"""The ``osum`` command: ``osum COMMAND ...`` runs ``wenet_osum/bin/COMMAND.py``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from wenet_osum import __version__
+from wenet_osum.errors import OsumError, run_main
+
+COMMANDS = {
+    "validate": "check a Kaldi data dir: file, line and mend of every fault",
+    "make_raw_list": "Kaldi data dir -> raw list",
+    "make_shard_list": "Kaldi data dir -> tar shards and their list",
+    "train_tokenizer": "sentencepiece tokenizer for a model trained from nothing",
+    "train": "train stage 1 (whisper_multitask) or stage 2 (osum)",
+    "average_model": "mean of several checkpoints",
+    "recognize": "decode a list, any task",
+    "score": "score a decode folder, print the table, write scores.json",
+}
+
+
+def usage() -> str:
+    lines = [f"osum {__version__}: speech understanding, from Kaldi data dirs to scores", "", "osum COMMAND --help", ""]
+    return "\n".join(lines + [f"  {name:16} {what}" for name, what in COMMANDS.items()])
+
+
+def main() -> int:
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    name = sys.argv[1]
+    if name not in COMMANDS:
+        raise OsumError(f"osum {name}", "unknown command", f"choose one of {', '.join(COMMANDS)}")
+    return importlib.import_module(f"wenet_osum.bin.{name}").main(sys.argv[2:]) or 0
+
+
+def entry() -> None:
+    run_main(main)

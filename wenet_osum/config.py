@@ -1,0 +1,203 @@
+"""One YAML a run, with WeNet's names, read strictly: an unknown key is an error that names it.
+
+``*_conf`` sections that belong to a class (``encoder_conf`` ...) are checked by the registry against
+that class; everything else is checked here against ``DEFAULTS``, which is also the list of what there is.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wenet_osum.errors import OsumError
+from wenet_osum.fileio import atomic_write
+
+OPEN: dict[str, Any] = {}  # a section whose keys another place checks
+ANY = object()  # a value of any type
+
+DATASET_DEFAULTS: dict[str, Any] = {
+    "filter_conf": {
+        "max_length": 3000,  # in 10 ms frames; Whisper's position table ends at 30 s
+        "min_length": 10,
+        "token_max_length": 448,
+        "token_min_length": 1,
+    },
+    "resample_conf": {"resample_rate": 16000},
+    "feats_type": "log_mel_spectrogram",
+    "log_mel_spectrogram_conf": {"n_fft": 400, "hop_length": 160, "num_mel_bins": 80},
+    "speed_perturb": False,
+    "spec_aug": False,
+    "spec_aug_conf": {"num_t_mask": 2, "num_f_mask": 2, "max_t": 50, "max_f": 10},
+    "shuffle": True,
+    "batch_conf": {
+        "batch_type": "dynamic",  # static | dynamic
+        "batch_size": 16,  # static: utterances
+        "max_frames_in_batch": 12000,  # dynamic: longest utterance x utterances, 10 ms frames
+        "max_tokens_in_batch": 4000,  # dynamic: longest answer x utterances
+    },
+    # Which task an utterance is asked in an epoch is drawn among those its labels allow.
+    "task_weights": OPEN,  # task name -> weight; a task not named here has 0 when any is named
+    "prompt_conf": {
+        "style": "words",  # words: a prompt sentence; tag: the task's tag
+        "lang": "auto",  # auto: the utterance's language; or zh, en
+        "number": 5,  # training draws among the first so many prompts of a task; decoding takes the first
+    },
+    "max_bad_share": 0.1,  # training stops when more of the utterances read so far than this are bad
+    "time_step": 0.01,  # SRWT times are rounded to multiples of it, in seconds
+}
+
+DEFAULTS: dict[str, Any] = {
+    "model": "osum",
+    "model_conf": OPEN,
+    "encoder": "whisper_osum",
+    "encoder_conf": OPEN,
+    "decoder": "llm",
+    "decoder_conf": OPEN,
+    "ctc": "none",
+    "ctc_conf": OPEN,
+    "cmvn": None,
+    "input_dim": 80,
+    "tokenizer": "huggingface",
+    "tokenizer_conf": OPEN,
+    "tasks": None,  # a YAML file with further tasks
+    "dataset": "osum",
+    "dataset_conf": DATASET_DEFAULTS,
+    "seed": 777,
+    "grad_clip": 5.0,
+    "accum_grad": 1,
+    "max_epoch": 100,
+    "log_interval": 10,
+    "save_interval": None,  # optimizer steps between checkpoints; None: one an epoch
+    "optim": "adamw",
+    "optim_conf": {
+        "lr": 5e-5,
+        "betas": [0.9, 0.99],
+        "eps": 1e-6,
+        "weight_decay": 0.01,
+        "lr_scale": OPEN,  # part name -> factor on lr (encoder: 0.1)
+    },
+    "scheduler": "warmuplr",
+    "scheduler_conf": {
+        "warmup_steps": 8000,
+        "max_steps": None,  # NoamHoldAnnealing and linear: the step the rate ends at
+        "hold_steps": 0,
+        "decay_rate": 0.5,
+        "min_lr": 0.0,
+    },
+    # Written into train.yaml by training, read by decoding.
+    "vocab_size": None,
+    "output_dim": None,
+    "dtype": "fp32",
+    "train_engine": "torch_ddp",
+    "model_dir": None,
+}
+
+
+def fill(given: dict[str, Any], defaults: dict[str, Any], where: str, at: str = "") -> dict[str, Any]:
+    """``defaults`` overlaid with ``given``; OsumError for a key or a type that does not fit."""
+    out = copy.deepcopy(defaults)
+    for key, value in given.items():
+        name = f"{at}{key}"
+        if key not in defaults:
+            near = difflib.get_close_matches(str(key), list(defaults), 1)
+            mend = f"did you mean {at}{near[0]}?" if near else f"known: {', '.join(defaults)}"
+            raise OsumError(f"{where}: {name}", "unknown key", mend)
+        default = defaults[key]
+        if isinstance(default, dict):
+            if value is None:
+                continue
+            if not isinstance(value, dict):
+                raise OsumError(f"{where}: {name}", f"is {value!r}, not a section of keys", "indent its keys below it")
+            out[key] = copy.deepcopy(value) if not default else fill(value, default, where, name + ".")
+        else:
+            out[key] = check_type(value, default, f"{where}: {name}")
+    return out
+
+
+def check_type(value: Any, default: Any, where: str) -> Any:
+    """``value`` in the type of ``default`` (an int passes for a float; YAML reads 1e-3 as text)."""
+    if default is None or value is None or isinstance(value, type(default)) and not isinstance(value, bool):
+        return copy.deepcopy(value)
+    if isinstance(default, bool) and isinstance(value, bool):
+        return value
+    if isinstance(default, float) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    raise OsumError(where, f"is {value!r}, not a {type(default).__name__}", f"write it like {default!r}")
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """Read a YAML config, apply ``--override_config`` items, fill in defaults.
+
+    Args:
+        path: the YAML file.
+        overrides: ``"a.b=value"`` or WeNet's ``"a.b value"``; the value is read as YAML.
+
+    Raises:
+        OsumError: a missing file, a YAML error (with its line), an unknown key, a wrong type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise OsumError(str(path), "no such config", "check --config")
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        mark = getattr(e, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise OsumError(f"{path}{line}", f"not YAML ({getattr(e, 'problem', e)})", "mend the line") from None
+    if not isinstance(given, dict):
+        raise OsumError(str(path), "not a YAML mapping", "write key: value lines")
+    for item in overrides or []:
+        apply_override(given, item)
+    configs = fill(given, DEFAULTS, str(path))
+    check_values(configs, str(path))
+    return configs
+
+
+def apply_override(given: dict[str, Any], item: str) -> None:
+    """Set one dotted key in ``given``."""
+    name, sep, value = item.partition("=") if "=" in item.split(" ")[0] else item.partition(" ")
+    if not sep or not name:
+        raise OsumError(f"--override_config {item!r}", "is not KEY=VALUE", "write a.b=value")
+    *path, last = name.strip().split(".")
+    section = given
+    for key in path:
+        if not isinstance(section.get(key), dict):  # absent, or an empty section read as None
+            section[key] = {}
+        section = section[key]
+    section[last] = yaml.safe_load(value)
+
+
+def check_values(configs: dict[str, Any], where: str) -> None:
+    """Values that must be one of a few names, or positive."""
+    data = configs["dataset_conf"]
+    for key, value, allowed in (
+        ("optim", configs["optim"], ("adam", "adamw")),
+        ("scheduler", configs["scheduler"], ("warmuplr", "NoamHoldAnnealing", "linear")),
+        ("dataset_conf.feats_type", data["feats_type"], ("log_mel_spectrogram",)),
+        ("dataset_conf.batch_conf.batch_type", data["batch_conf"]["batch_type"], ("static", "dynamic")),
+        ("dataset_conf.prompt_conf.style", data["prompt_conf"]["style"], ("words", "tag")),
+        ("dtype", configs["dtype"], ("fp32", "bf16", "fp16")),
+    ):
+        if value not in allowed:
+            raise OsumError(f"{where}: {key}", f"is {value!r}", f"choose one of {', '.join(allowed)}")
+    for key in ("accum_grad", "max_epoch", "log_interval", "input_dim"):
+        if configs[key] < 1:
+            raise OsumError(f"{where}: {key}", f"is {configs[key]}", "give 1 or more")
+    if data["log_mel_spectrogram_conf"]["num_mel_bins"] != configs["input_dim"]:
+        raise OsumError(
+            f"{where}: input_dim", f"is {configs['input_dim']}, log_mel_spectrogram_conf.num_mel_bins is "
+            f"{data['log_mel_spectrogram_conf']['num_mel_bins']}", "make them equal",
+        )
+
+
+def save_config(configs: dict[str, Any], path: str | Path) -> None:
+    """Write a config whole, as ``train.yaml`` in WeNet."""
+    with atomic_write(path) as f:
+        yaml.safe_dump(configs, f, allow_unicode=True, sort_keys=True)

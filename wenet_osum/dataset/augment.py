@@ -1,0 +1,35 @@
+"""Augmentation under WeNet's names, each drawn from a generator the caller seeds with (seed, epoch, utterance)."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+
+def speed_perturb(wave: np.ndarray, sample_rate: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Play (n,) samples at 0.9, 1.0 or 1.1 times the speed (pitch moves along, as in Kaldi and WeNet).
+
+    Returns:
+        the samples and the speed; times in the audio are divided by it.
+    """
+    import soxr
+
+    speed = (0.9, 1.0, 1.1)[rng.integers(3)]
+    return (wave if speed == 1.0 else soxr.resample(wave, sample_rate * speed, sample_rate)), speed
+
+
+def spec_aug(
+    feats: Tensor, rng: np.random.Generator, num_t_mask: int = 2, num_f_mask: int = 2, max_t: int = 50, max_f: int = 10
+) -> Tensor:
+    """Mask ``num_t_mask`` spans of 1 to ``max_t`` frames and ``num_f_mask`` bands of 1 to ``max_f`` bins of
+    feats (T, F) with 0 (Park et al. 2019; WeNet's ``spec_aug``). A time mask hides at most a tenth of a short
+    utterance's frames, which WeNet's does not ensure."""
+    feats = feats.clone()
+    frames, bins = feats.shape
+    for _ in range(num_t_mask):
+        start, width = int(rng.integers(frames)), int(rng.integers(1, max(1, min(max_t, frames // 10)) + 1))
+        feats[start : start + width] = 0
+    for _ in range(num_f_mask):
+        start, width = int(rng.integers(bins)), int(rng.integers(1, max_f + 1))
+        feats[:, start : start + width] = 0
+    return feats

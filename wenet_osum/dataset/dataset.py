@@ -1,0 +1,151 @@
+"""From an index row to a padded batch: read, augment, features, prompt and answer ids, collate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from wenet_osum.dataset.audio import load_audio
+from wenet_osum.dataset.augment import spec_aug, speed_perturb
+from wenet_osum.dataset.features import log_mel_spectrogram
+from wenet_osum.dataset.index import Index, audio_source, target_text
+from wenet_osum.dataset.plan import Item, draw_tasks, plan_batches
+from wenet_osum.errors import BadUtterance
+from wenet_osum.constants import IGNORE_ID
+from wenet_osum.registry import DATASETS
+from wenet_osum.tasks import Task, TaskTable
+from wenet_osum.text.normalize import process_text
+
+Batch = dict[str, Any]
+
+
+def prompt_text(task: Task, lang: str, conf: dict[str, Any], index: int) -> str:
+    """The question put to the model: the task's tag, or its ``index``-th prompt in a language."""
+    if conf["style"] == "tag":
+        return task.tag
+    return task.prompt(lang if conf["lang"] == "auto" else conf["lang"], index)
+
+
+@DATASETS.register("osum")
+class OsumDataset(Dataset[Any]):
+    """Examples by random access.
+
+    Args:
+        index: what there is. table: the tasks. tokenizer: WeNet's surface plus ``encode``.
+        conf: ``dataset_conf``. seed: of the run.
+        train: augmentation on, the prompt drawn; otherwise none and the first prompt.
+    """
+
+    def __init__(self, index: Index, table: TaskTable, tokenizer: Any, conf: dict[str, Any], seed: int, train: bool):
+        self.index, self.table, self.tokenizer, self.conf = index, table, tokenizer, conf
+        self.seed, self.train = seed, train
+
+    def __getitem__(self, item: Item) -> dict[str, Any] | BadUtterance:
+        """One example, or the reason why there is none (returned, so that the batch lives on)."""
+        try:
+            return self.example(item)
+        except BadUtterance as e:
+            return e
+
+    def example(self, item: Item) -> dict[str, Any]:
+        """``key``; ``feats`` (T, F); ``prompt``, ``target``, ``ctc_target`` 1-d ids; ``task``; ``lang``."""
+        sample, task = self.index.samples[item.row], self.table[item.task]
+        rng = np.random.default_rng([self.seed, item.epoch, item.row])
+        rate = self.conf["resample_conf"]["resample_rate"]
+        wave = load_audio(audio_source(sample), sample.get("start"), sample.get("end"), rate, key=sample["key"])
+        if self.train and self.conf["speed_perturb"]:
+            wave, speed = speed_perturb(wave, rate, rng)
+            if "align" in sample:
+                sample = {**sample, "align": [[s / speed, e / speed, w] for s, e, w in sample["align"]]}
+        longest = self.conf["filter_conf"]["max_length"]
+        if len(wave) * 100 > (longest + 100) * rate:  # the list's duration was wrong
+            raise BadUtterance(sample["key"], "too_long", f"{len(wave) / rate:.2f} s of audio, {longest / 100} s are allowed")
+        mel = self.conf["log_mel_spectrogram_conf"]
+        if len(wave) <= mel["n_fft"]:
+            raise BadUtterance(sample["key"], "too_short", f"{len(wave)} samples")
+        feats = log_mel_spectrogram(wave, rate, **mel)
+        if self.train and self.conf["spec_aug"]:
+            feats = spec_aug(feats, rng, **self.conf["spec_aug_conf"])
+        lang = sample.get("lang", "zh")
+        prompts = self.conf["prompt_conf"]
+        number = int(rng.integers(prompts["number"])) if self.train else 0
+        # Decoding asks tasks that an utterance has no answer for; its target is empty.
+        text = target_text(sample, task, self.conf["time_step"]) if task.supported_by(sample) else ""
+        transcript = (task.parse(text).text or "") if sample.get("task") else process_text(sample.get("txt") or "")
+        encode = self.tokenizer.encode
+        return {
+            "key": sample["key"],
+            "feats": feats,
+            "prompt": torch.tensor(encode(prompt_text(task, lang, prompts, number)), dtype=torch.long),
+            "target": torch.tensor(encode(text), dtype=torch.long),
+            "ctc_target": torch.tensor(encode(transcript), dtype=torch.long),
+            "task": task.name,
+            "lang": lang,
+        }
+
+
+def collate(examples: list[dict[str, Any] | BadUtterance]) -> Batch:
+    """Pad to a batch with WeNet's keys.
+
+    Returns:
+        ``keys``, ``tasks``, ``langs`` lists; ``feats`` (B, T, F) padded with 0, ``feats_lengths`` (B,);
+        ``target``, ``prompt``, ``ctc_target`` (B, n) padded with -1, ``target_lengths`` (B,);
+        ``skipped``: what could not be read. With every example bad, only ``skipped``.
+    """
+    good = [e for e in examples if isinstance(e, dict)]
+    skipped = [{"key": e.key, "cause": e.cause, "detail": e.detail} for e in examples if isinstance(e, BadUtterance)]
+    if not good:
+        return {"keys": [], "skipped": skipped}
+    batch: Batch = {"skipped": skipped}
+    for name, plural in (("key", "keys"), ("task", "tasks"), ("lang", "langs")):
+        batch[plural] = [e[name] for e in good]
+    batch["feats"] = pad_sequence([e["feats"] for e in good], batch_first=True)
+    batch["feats_lengths"] = torch.tensor([len(e["feats"]) for e in good])
+    for name in ("target", "prompt", "ctc_target"):
+        batch[name] = pad_sequence([e[name] for e in good], batch_first=True, padding_value=IGNORE_ID)
+    batch["target_lengths"] = torch.tensor([len(e["target"]) for e in good])
+    return batch
+
+
+def one_thread(_: int) -> None:
+    """A data worker computes on one thread: workers times threads beyond the cores halve the speed."""
+    torch.set_num_threads(1)
+
+
+class Loader:
+    """Batches of an epoch for one rank, in the plan's order; the workers live as long as the loader."""
+
+    def __init__(self, dataset: OsumDataset, num_workers: int = 0, prefetch: int = 4, pin_memory: bool = False,
+                 rank: int = 0, world_size: int = 1):
+        self.dataset, self.rank, self.world_size = dataset, rank, world_size
+        self.batches: list[list[Item]] = []
+        self.loader = DataLoader(
+            dataset,
+            batch_sampler=self.batches,
+            num_workers=num_workers,
+            prefetch_factor=prefetch if num_workers else None,
+            persistent_workers=num_workers > 0,
+            pin_memory=pin_memory,
+            collate_fn=collate,
+            worker_init_fn=one_thread,
+        )
+
+    def plan(self, epoch: int) -> int:
+        """Fix the batches of an epoch (0 for evaluation); returns how many this rank has."""
+        data, index = self.dataset, self.dataset.index
+        tasks = draw_tasks(index.tasks, data.conf["task_weights"], data.seed, epoch)
+        rows = plan_batches(
+            index.frames, index.tokens, data.conf["batch_conf"], data.seed, epoch, self.world_size,
+            shuffle=data.train and data.conf["shuffle"],
+        )
+        # In place: the DataLoader holds on to this very list.
+        self.batches[:] = [[Item(r, tasks[r], epoch) for r in batch] for batch in rows[self.rank :: self.world_size]]
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.loader)

@@ -1,0 +1,41 @@
+"""Whisper's log-mel features, as the released OSUM computes them (no 30 s padding).
+
+16 kHz samples in [-1, 1]; periodic Hann window of 400, hop 160, reflect-centred STFT, last frame
+dropped, so T = n // 160 frames; Slaney mel filters; ``log10(max(mel, 1e-10))``; floor at the
+utterance's own maximum less 8; ``(x + 4) / 4``. (openai-whisper ``audio.py``; OSUM ``compute_log_mel_spectrogram``.)
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@functools.cache
+def mel_filters(sample_rate: int, n_fft: int, bins: int) -> Tensor:
+    """(bins, n_fft // 2 + 1). Cached: WeNet builds it anew for every utterance, a third of its feature time."""
+    from transformers.audio_utils import mel_filter_bank
+
+    filters = mel_filter_bank(
+        n_fft // 2 + 1, bins, 0.0, sample_rate / 2, sample_rate, norm="slaney", mel_scale="slaney"
+    )
+    return torch.from_numpy(filters.T.astype(np.float32))
+
+
+@functools.cache
+def window(n_fft: int) -> Tensor:
+    return torch.hann_window(n_fft)
+
+
+def log_mel_spectrogram(
+    wave: np.ndarray | Tensor, sample_rate: int = 16000, n_fft: int = 400, hop_length: int = 160, num_mel_bins: int = 80
+) -> Tensor:
+    """(n,) samples -> (n // hop_length, num_mel_bins) float32. Needs n > n_fft // 2 (reflection)."""
+    x = torch.as_tensor(wave, dtype=torch.float32)
+    spectrum = torch.stft(x, n_fft, hop_length, window=window(n_fft), return_complex=True)[:, :-1]
+    power = spectrum.real.square() + spectrum.imag.square()
+    log = (mel_filters(sample_rate, n_fft, num_mel_bins) @ power).clamp(min=1e-10).log10()
+    return ((torch.maximum(log, log.max() - 8) + 4) / 4).T.contiguous()

@@ -1,0 +1,161 @@
+"""Any Hugging Face causal language model as a decoder, with LoRA by peft."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wenet_osum.errors import OsumError
+from wenet_osum.constants import IGNORE_ID
+from wenet_osum.models.sequence import Sequence
+from wenet_osum.registry import DECODERS
+
+# OSUM's LoRA (upstream llmasr_model.py): r 8, alpha 32, dropout 0.1; up_proj is left out.
+OSUM_LORA = {
+    "r": 8,
+    "lora_alpha": 32,
+    "lora_dropout": 0.1,
+    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj"],
+}
+
+
+def build_llm(llm: str | None, llm_config: dict[str, Any] | None, vocab_size: int, attn: str) -> Any:
+    """The Hugging Face model: weights from ``llm`` (folder or hub id), or random from ``llm_config``."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if (llm is None) == (llm_config is None):
+        raise OsumError("decoder_conf", "give exactly one of llm and llm_config", "llm: folder or hub id")
+    if llm is not None:
+        try:
+            return AutoModelForCausalLM.from_pretrained(llm, dtype=torch.float32, attn_implementation=attn)
+        except OSError as e:
+            raise OsumError(
+                "decoder_conf.llm", f"{llm!r} cannot be loaded ({str(e).splitlines()[0]})",
+                "give a local folder with config.json and weights, or a hub id that can be reached",
+            ) from None
+    conf = dict(llm_config or {})
+    model_type = conf.pop("model_type", None)
+    try:
+        config = AutoConfig.for_model(model_type, **{"vocab_size": vocab_size, **conf})
+    except ValueError:
+        raise OsumError(
+            "decoder_conf.llm_config.model_type", f"transformers knows no {model_type!r}", "for example qwen2 or llama"
+        ) from None
+    unknown = [k for k in conf if k not in type(config)().to_dict()]
+    if unknown:
+        raise OsumError(f"decoder_conf.llm_config.{unknown[0]}", f"{model_type} has no such key", "see its config class")
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attn)
+
+
+@DECODERS.register("llm")
+class LLMDecoder(nn.Module):
+    """A causal LM that reads embeddings and writes the answer.
+
+    Args:
+        vocab_size: of the tokenizer; the LLM's own table may be larger (Qwen2: 151,665 ids, 151,936 rows).
+        encoder_output_size: WeNet's slot; the adapter brings speech to ``hidden_size``, so it is unused here.
+        llm: local folder or hub id of a pretrained model.
+        llm_config: in its place, a config (``model_type: qwen2`` and its keys) for random weights.
+        lora: peft ``LoraConfig`` keys (``{}`` is OSUM's setting); None trains the LLM itself.
+        gradient_checkpointing: recompute the LLM's activations in the backward pass.
+        attn_implementation: transformers' name, ``sdpa`` or ``eager`` or ``flash_attention_2``.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        encoder_output_size: int,
+        llm: str | None = None,
+        llm_config: dict[str, Any] | None = None,
+        lora: dict[str, Any] | None = None,
+        gradient_checkpointing: bool = False,
+        attn_implementation: str = "sdpa",
+    ):
+        super().__init__()
+        self.causal_lm = build_llm(llm, llm_config, vocab_size, attn_implementation)
+        rows = self.causal_lm.get_input_embeddings().num_embeddings
+        if rows < vocab_size:
+            raise OsumError(
+                "decoder_conf", f"the LLM has {rows} embedding rows, the tokenizer {vocab_size} ids",
+                "use the LLM's own tokenizer, or raise llm_config.vocab_size",
+            )
+        if gradient_checkpointing:
+            self.causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.pretrained = llm is not None
+        if lora is not None:
+            from peft import LoraConfig, inject_adapter_in_model
+
+            try:
+                config = LoraConfig(task_type="CAUSAL_LM", **{**OSUM_LORA, **lora})
+            except TypeError as e:
+                raise OsumError("decoder_conf.lora", str(e).split(") ")[-1], "see peft.LoraConfig") from None
+            inject_adapter_in_model(config, self.causal_lm)
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.causal_lm.config.hidden_size)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """(B, n) ids, IGNORE_ID where padded -> (B, n, H)."""
+        return self.causal_lm.get_input_embeddings()(ids.clamp(min=0))
+
+    def lora_parameters(self) -> list[nn.Parameter]:
+        return [p for n, p in self.named_parameters() if "lora_" in n]
+
+    def forward(self, seq: Sequence) -> tuple[Tensor, Tensor, Tensor]:
+        """Summed cross-entropy over the label positions, their number, and how many were right.
+
+        The output layer runs at label positions only: over 152 k words its result is the largest
+        activation there is, and the prompt and speech positions have no loss.
+        """
+        hidden = self.causal_lm.base_model(
+            inputs_embeds=seq.embeds,
+            attention_mask=seq.mask.long(),
+            position_ids=seq.position_ids,
+            use_cache=False,
+        ).last_hidden_state
+        where = seq.labels != IGNORE_ID
+        labels = seq.labels[where]
+        logits = self.causal_lm.get_output_embeddings()(hidden[where]).float()
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        return loss, where.sum(), (logits.argmax(-1) == labels).sum()
+
+    @torch.no_grad()
+    def generate(self, seq: Sequence, limits: Tensor, eos_id: int, beam_size: int, length_penalty: float) -> list[list[int]]:
+        """Greedy (``beam_size`` 1) or beam search after a left-padded sequence.
+
+        Args:
+            limits: (B,) most new tokens of each row; a limit of its own keeps an answer the same in
+                any batch.
+
+        Returns:
+            One id list a row, without the end id.
+        """
+        from transformers import StoppingCriteriaList
+
+        rows = seq.mask.size(0)
+        row_limits = limits.repeat_interleave(beam_size)
+
+        def at_limit(ids: Tensor, scores: Any, **_: Any) -> Tensor:
+            return ids.size(1) >= row_limits if ids.size(0) == row_limits.numel() else ids.size(1) >= limits
+
+        out = self.causal_lm.generate(
+            inputs_embeds=seq.embeds,
+            attention_mask=seq.mask.long(),
+            max_new_tokens=int(limits.max()),
+            do_sample=False,
+            num_beams=beam_size,
+            length_penalty=length_penalty,
+            eos_token_id=eos_id,
+            pad_token_id=eos_id,
+            stopping_criteria=StoppingCriteriaList([at_limit]),  # type: ignore[list-item]
+        )
+        answers = []
+        for row, limit in zip(out.tolist(), limits.tolist()):
+            row = row[:limit]
+            answers.append(row[: row.index(eos_id)] if eos_id in row else row)
+        assert len(answers) == rows
+        return answers

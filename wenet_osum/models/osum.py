@@ -1,0 +1,211 @@
+"""Stage 2, the model of the paper: encoder, adapter, LLM (arXiv 2501.13306, figure 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wenet_osum.errors import OsumError
+from wenet_osum.constants import IGNORE_ID
+from wenet_osum.models.sequence import Sequence, build_sequence
+from wenet_osum.registry import ADAPTERS, MODELS
+
+
+@dataclass
+class DecodeResult:
+    """One utterance's answer; ``tokens`` is what WeNet's ``recognize.py`` reads."""
+
+    tokens: list[int]
+
+
+def lengths_of(ids: Tensor) -> Tensor:
+    """(B, n) ids padded with IGNORE_ID -> (B,)."""
+    return (ids != IGNORE_ID).sum(dim=1)
+
+
+def append_id(ids: Tensor, last: int) -> Tensor:
+    """(B, n) ids padded with IGNORE_ID -> (B, n + 1), ``last`` right behind each row's real ids."""
+    out = torch.cat([ids, torch.full_like(ids[:, :1], IGNORE_ID)], dim=1)
+    out[torch.arange(len(ids)), lengths_of(ids)] = last
+    return out
+
+
+def combine_losses(batch: dict[str, Any], loss_att: Tensor, tokens: Tensor, loss_ctc: Tensor | None, ctc_tokens: Tensor,
+                   ctc_weight: float) -> dict[str, Tensor]:
+    """``(1 - ctc_weight) * attention + ctc_weight * CTC`` as WeNet weighs them, each a sum over tokens
+    divided by a token count: the batch's own, or ``batch["normalizers"]`` when the training loop
+    gives the number over all ranks and accumulation steps."""
+    whole = batch.get("normalizers") or {}
+    losses = {"loss_llm": loss_att / max(1.0, float(whole.get("target", tokens)))}
+    losses["loss"] = losses["loss_llm"]
+    if loss_ctc is not None:
+        losses["loss_ctc"] = loss_ctc / max(1.0, float(whole.get("ctc", ctc_tokens)))
+        losses["loss"] = (1 - ctc_weight) * losses["loss_llm"] + ctc_weight * losses["loss_ctc"]
+    return losses
+
+
+class SpeechModel(nn.Module):
+    """What both stages share: the CTC loss, the parts that learn, greedy CTC decoding."""
+
+    encoder: nn.Module
+    decoder: Any
+    ctc: Any
+
+    def __init__(self, vocab_size: int, special_tokens: dict[str, int] | None, ctc_weight: float, has_ctc: bool):
+        super().__init__()
+        if not special_tokens or "eos" not in special_tokens:
+            raise OsumError("tokenizer_conf.special_tokens", "no id for eos", "give {eos: ID}")
+        if ctc_weight > 0 and not has_ctc:
+            raise OsumError("model_conf.ctc_weight", "is above 0 with ctc: none", "set ctc: ctc or the weight to 0")
+        self.vocab_size, self.special_tokens = vocab_size, special_tokens
+        self.eos = int(special_tokens["eos"])
+        self.ctc_weight = ctc_weight
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters of each part by name, for ``trainable`` and for learning rates."""
+        raise NotImplementedError
+
+    def set_trainable(self, names: list[str] | None) -> None:
+        """Let only the named parts learn; None keeps what the parts ask for themselves."""
+        if names is None:
+            return
+        parts = self.parts()
+        for name in names:
+            if name not in parts:
+                raise OsumError("model_conf.trainable", f"no part {name!r}", f"choose from {', '.join(parts)}")
+        for name, parameters in parts.items():
+            for p in parameters:
+                p.requires_grad_(name in names)
+
+    def ctc_loss(self, batch: dict[str, Any], hs: Tensor, mask: Tensor, device: torch.device) -> tuple[Tensor | None, Tensor]:
+        """Summed CTC loss over the batch's transcripts and their token count; (None, 0) without weight."""
+        if self.ctc_weight == 0 or "ctc_target" not in batch:
+            return None, torch.zeros((), device=device)
+        ys = batch["ctc_target"].to(device)
+        lengths = lengths_of(ys)
+        return self.ctc(hs, mask.squeeze(1).sum(1), ys, lengths), lengths.sum()
+
+    def greedy_ctc(self, hs: Tensor, mask: Tensor) -> list[DecodeResult]:
+        if not hasattr(self.ctc, "greedy"):
+            raise OsumError("--modes ctc_greedy_search", "this model has no CTC head", "use llm_greedy or attention")
+        return [DecodeResult(tokens) for tokens in self.ctc.greedy(hs, mask.squeeze(1).sum(1))]
+
+
+@MODELS.register("osum")
+class Osum(SpeechModel):
+    """Speech in, an answer in words out.
+
+    Args:
+        vocab_size: of the tokenizer.
+        encoder: any encoder of the contract in ``wenet_osum.registry`` (or a WeNet encoder).
+        decoder: ``LLMDecoder``.
+        ctc: ``CTC`` or ``NoCTC``.
+        special_tokens: ``{"eos": id}``, the answer's end.
+        adapter, adapter_conf: name and keys in ``ADAPTERS``.
+        ctc_weight: WeNet's; 0 trains no CTC head.
+        trainable: parts that learn, of ``encoder adapter llm lora ctc``; None: all but the LLM's own
+            weights under LoRA. The authors' order is adapter, then + encoder, then + lora.
+        max_new_tokens: the most an answer may have; each utterance's own limit is
+            ``min(max_new_tokens, 40 + 8 * speech tokens)``.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        encoder: nn.Module,
+        decoder: Any,
+        ctc: nn.Module,
+        special_tokens: dict[str, int] | None = None,
+        adapter: str = "osum",
+        adapter_conf: dict[str, Any] | None = None,
+        ctc_weight: float = 0.0,
+        trainable: list[str] | None = None,
+        max_new_tokens: int = 400,
+    ):
+        super().__init__(vocab_size, special_tokens, ctc_weight, any(True for _ in ctc.parameters()))
+        self.encoder, self.decoder, self.ctc = encoder, decoder, ctc
+        self.adapter = ADAPTERS.build(adapter, encoder.output_size(), decoder.hidden_size, conf=adapter_conf)
+        # Rows 0 and 1: speech begin and end (upstream: the last two rows of speech_token_emded).
+        self.speech_bounds = nn.Embedding(2, decoder.hidden_size)
+        nn.init.normal_(self.speech_bounds.weight, std=0.02)
+        self.max_new_tokens = max_new_tokens
+        self.set_trainable(trainable)
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        lora = self.decoder.lora_parameters()
+        in_lora = {id(p) for p in lora}
+        return {
+            "encoder": list(self.encoder.parameters()),
+            "adapter": [*self.adapter.parameters(), *self.speech_bounds.parameters()],
+            "llm": [p for p in self.decoder.parameters() if id(p) not in in_lora],
+            "lora": lora,
+            "ctc": list(self.ctc.parameters()),
+        }
+
+    def sequence(self, prompt: Tensor, speech: Tensor, speech_mask: Tensor, answer: Tensor | None) -> Sequence:
+        """prompt (B, P) ids, speech (B, S, H), speech_mask (B, S), answer (B, A) ids with the end, or None
+        for inference -> the LLM's input."""
+        rows = speech.size(0)
+        one = torch.ones(rows, 1, dtype=torch.bool, device=speech.device)
+        begin, end = self.speech_bounds.weight[:, None, None, :].expand(2, rows, 1, -1)
+        parts = [(self.decoder.embed(prompt), prompt != IGNORE_ID), (begin, one), (speech, speech_mask), (end, one)]
+        embedded = None if answer is None else (self.decoder.embed(answer), answer)
+        return build_sequence(parts, embedded, left_pad=answer is None)
+
+    def forward(self, batch: dict[str, Any], device: torch.device) -> dict[str, Tensor | None]:
+        """WeNet's training contract.
+
+        Batch keys: ``feats`` (B, T, F), ``feats_lengths`` (B,), ``target`` (B, L) padded with -1 and
+        without the end id, ``prompt`` (B, P) padded with -1, and with a CTC head ``ctc_target`` (B, C).
+
+        Returns:
+            ``loss``; ``loss_llm``, ``loss_ctc`` (nats per token); ``th_accuracy`` share of answer
+            tokens right under teacher forcing; ``tokens`` their number.
+        """
+        hs, mask = self.encoder(batch["feats"].to(device), batch["feats_lengths"].to(device))
+        loss_ctc, ctc_tokens = self.ctc_loss(batch, hs, mask, device)
+        speech, speech_mask = self.adapter(hs, mask)
+        answer = append_id(batch["target"].to(device), self.eos)
+        seq = self.sequence(batch["prompt"].to(device), speech, speech_mask.squeeze(1), answer)
+        loss_llm, tokens, right = self.decoder(seq)
+        losses = combine_losses(batch, loss_llm, tokens, loss_ctc, ctc_tokens, self.ctc_weight)
+        return {**losses, "th_accuracy": right / tokens, "tokens": tokens}
+
+    @torch.no_grad()
+    def decode(
+        self,
+        methods: list[str],
+        speech: Tensor,
+        speech_lengths: Tensor,
+        beam_size: int = 1,
+        length_penalty: float = 0.0,
+        infos: dict[str, Any] | None = None,
+    ) -> dict[str, list[DecodeResult]]:
+        """Answer a batch. ``methods``: ``llm_greedy``, ``llm_beam``, ``ctc_greedy_search``.
+
+        Args:
+            speech: (B, T, F) features; speech_lengths: (B,).
+            infos: ``prompt`` (B, P) ids padded with -1.
+        """
+        hs, mask = self.encoder(speech, speech_lengths)
+        out: dict[str, list[DecodeResult]] = {}
+        seq = None
+        for method in methods:
+            if method == "ctc_greedy_search":
+                out[method] = self.greedy_ctc(hs, mask)
+            elif method in ("llm_greedy", "llm_beam"):
+                if seq is None:
+                    embeds, speech_mask = self.adapter(hs, mask)
+                    prompt = (infos or {})["prompt"].to(speech.device)
+                    seq = self.sequence(prompt, embeds, speech_mask.squeeze(1), None)
+                    limits = (40 + 8 * speech_mask.sum((1, 2))).clamp(max=self.max_new_tokens)
+                beams = beam_size if method == "llm_beam" else 1
+                answers = self.decoder.generate(seq, limits, self.eos, beams, length_penalty)
+                out[method] = [DecodeResult(tokens) for tokens in answers]
+            else:
+                raise OsumError("--modes", f"{method!r} is not for model osum",
+                                "use llm_greedy, llm_beam or ctc_greedy_search")
+        return out

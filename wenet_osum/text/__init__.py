@@ -1,0 +1,54 @@
+"""Tokenizers, and the form of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from wenet_osum.errors import OsumError
+from wenet_osum.text.base import BaseTokenizer
+from wenet_osum.text.char import CharTokenizer
+from wenet_osum.text.hugging_face import HuggingFaceTokenizer
+from wenet_osum.text.sentencepiece import SentencepieceTokenizer
+
+__all__ = [
+    "TOKENIZERS",
+    "BaseTokenizer",
+    "CharTokenizer",
+    "HuggingFaceTokenizer",
+    "SentencepieceTokenizer",
+    "init_tokenizer",
+]
+
+TOKENIZERS: dict[str, type[BaseTokenizer]] = {
+    "sentencepiece": SentencepieceTokenizer,
+    "huggingface": HuggingFaceTokenizer,
+    "char": CharTokenizer,
+}
+_FROM_PRETRAINED = ("revision", "subfolder", "cache_dir", "local_files_only", "trust_remote_code")
+# name -> the tokenizer_conf key it cannot do without, and those it may have
+_CONF_KEYS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "sentencepiece": ("model_path", ()),
+    "huggingface": ("model_path", (*_FROM_PRETRAINED, "eos_token", "pad_token")),
+    "char": ("symbol_table_path", ()),
+}
+
+
+def init_tokenizer(configs: Mapping[str, Any]) -> BaseTokenizer:
+    """Make the tokenizer of a run from ``tokenizer`` and ``tokenizer_conf``.
+
+    Raises:
+        OsumError: an unknown name, an unknown or missing key. Files are looked at on first use.
+    """
+    name = configs.get("tokenizer")
+    if name not in TOKENIZERS:
+        raise OsumError("tokenizer", f"unknown tokenizer {name!r}", f"use one of {', '.join(TOKENIZERS)}")
+    conf = configs.get("tokenizer_conf") or {}
+    required, optional = _CONF_KEYS[name]
+    for key in conf:
+        if key != required and key not in optional:
+            known = ", ".join((required, *optional))
+            raise OsumError(f"tokenizer_conf.{key}", f"unknown key for {name}", f"use one of {known}")
+    if not conf.get(required):
+        raise OsumError(f"tokenizer_conf.{required}", "missing", f"{name} needs it")
+    return TOKENIZERS[name](**conf)

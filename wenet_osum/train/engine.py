@@ -1,0 +1,70 @@
+"""Where a run computes: device, number type, ranks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wenet_osum.errors import OsumError
+
+
+class Engine:
+    """One process of a run. ``torchrun`` sets RANK, WORLD_SIZE and LOCAL_RANK; without it there is one.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``npu``.
+        dtype: ``fp32``, ``bf16`` or ``fp16``: autocast; weights and optimizer stay fp32.
+        backend: of torch.distributed; None picks ``gloo``, ``nccl`` or ``hccl`` by device.
+    """
+
+    def __init__(self, device: str = "cpu", dtype: str = "fp32", backend: str | None = None):
+        self.rank = int(os.environ.get("RANK", 0))
+        self.world_size = int(os.environ.get("WORLD_SIZE", 1))
+        local = int(os.environ.get("LOCAL_RANK", 0))
+        if device == "npu":
+            try:
+                import torch_npu  # noqa: F401  (registers torch.npu)
+            except ImportError:
+                raise OsumError("--device npu", "torch_npu is not installed", "pip install wenet_osum[npu]") from None
+        elif device == "cuda" and not torch.cuda.is_available():
+            raise OsumError("--device cuda", "torch sees no CUDA device", "use --device cpu")
+        if dtype == "fp16" and device == "cpu":
+            raise OsumError("--dtype fp16", "is not for training on a CPU", "use fp32 or bf16")
+        self.device = torch.device(device if device == "cpu" else f"{device}:{local}")
+        self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+        self.scaler = torch.amp.GradScaler(device) if dtype == "fp16" else None
+        if self.world_size > 1:
+            names = {"cpu": "gloo", "cuda": "nccl", "npu": "hccl"}
+            torch.distributed.init_process_group(backend or names[device])
+            if device != "cpu":
+                getattr(torch, device).set_device(self.device)
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model on its device, in DistributedDataParallel when there are ranks."""
+        model = model.to(self.device)
+        if self.world_size == 1:
+            return model
+        ids = None if self.device.type == "cpu" else [self.device.index]
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids, find_unused_parameters=True)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def sum(self, *values: float) -> list[float]:
+        """Sums over all ranks."""
+        if self.world_size == 1:
+            return list(values)
+        total: Tensor = torch.tensor(values, dtype=torch.float64 if self.device.type == "cpu" else torch.float32,
+                                     device=self.device)
+        torch.distributed.all_reduce(total)
+        return total.tolist()
+
+    def close(self) -> None:
+        if self.world_size > 1:
+            torch.distributed.destroy_process_group()
