@@ -38,8 +38,15 @@ CAUSES = (
 
 # Known by name, since some lists describe them in plain words ("un suono beep") or not at all.
 SOUNDS = frozenset(
-    ("beep", "beeperr", "ascending-2tone", "descending-2tone")
-    + ("confbridge-join", "confbridge-leave", "tt-monkeys")
+    (
+        "beep",
+        "beeperr",
+        "ascending-2tone",
+        "descending-2tone",
+        "confbridge-join",
+        "confbridge-leave",
+        "tt-monkeys",
+    )
 )
 # The Spanish list has digits/0 twice, "cero" and, where digits/10 belongs, "diez".
 SLIPS = {("es", "digits/0", "diez"): "digits/10"}

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tiny_corpus.writer import make_corpus  # beside this script
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # so that it runs without an installed package too
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # it runs uninstalled too
 
 from wenet_osum.errors import OsumError, run_main
 

@@ -222,7 +222,7 @@ def test_bad_input_missing_files(tmp_path: Path) -> None:
     with pytest.raises(OsumError, match="no such data dir"):
         read_data_dir(tmp_path / "none", TASKS)
     data = make_dir(tmp_path / "d", text="a hi\n")
-    with pytest.raises(OsumError, match="wav.scp: no such file"):
+    with pytest.raises(OsumError, match=r"wav\.scp: no such file"):
         read_data_dir(data, TASKS)
     make_dir(data, **GOOD)
     with pytest.raises(OsumError, match="nowhere: no such file"):

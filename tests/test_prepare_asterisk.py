@@ -13,8 +13,8 @@ import soundfile
 from wenet_osum.errors import OsumError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "local"))
-import asterisk_text as at  # noqa: E402
-import prepare_asterisk  # noqa: E402
+import asterisk_text as at
+import prepare_asterisk
 
 FILES = ("wav.scp", "text", "utt2spk", "spk2utt", "spk2gender", "utt2lang", "utt2dur")
 ENGLISH = {"digits/1": "one", "activated": "Activated.", "silence/1": "(1 second of silence)"}

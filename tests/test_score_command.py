@@ -119,7 +119,7 @@ def test_user_task(work):
     ref = json.dumps(REFS[0] | {"polite": "kind"})
     (work / "data.list").write_text(ref + "\n", encoding="utf-8")
     decoded(work, "polite", "a yes please<kind>\n")
-    assert score(work, "--tasks", str(work / "more.yaml")) == 0
+    assert score(work, "--task_conf", str(work / "more.yaml")) == 0
     assert written(work)["polite"]["value"] == 100.0
 
 

@@ -260,7 +260,7 @@ def test_bad_input_cut_off_tar(tmp_path: Path) -> None:
     for size in sorted({*range(1, end, 1777), *borders, *(b + 100 for b in borders[:-1])}):
         cut.write_bytes(whole[:size])
         for read in (lambda p: list(read_shard(p)), index_shard):
-            with pytest.raises(OsumError, match="cut-off tar|not a tar") as e:
+            with pytest.raises(OsumError, match=r"cut-off tar|not a tar") as e:
                 read(cut)
             assert e.value.where == str(cut) and e.value.mend
     cut.write_bytes(whole[: end + 1024])

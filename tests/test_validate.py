@@ -87,7 +87,7 @@ def test_bad_input_all_faults_at_once(tmp_path: Path, capsys: pytest.CaptureFixt
         "utt2dur:2: duration inf",
         "utt2emotion:1: 'furious' is no emotion",
         "wav.scp:2: audio of b: pipe failed: false |: exit status 1",
-        f"wav.scp:3: audio of c: missing: c.wav: no such file",
+        "wav.scp:3: audio of c: missing: c.wav: no such file",
         "wav.scp:4: audio of d: truncated: 7950 samples where 8000 are declared; cut off or corrupt",
         "wav.scp:5: audio of e: empty: zero bytes",
         "wav.scp:6: audio of f: nan: samples that are not finite numbers",

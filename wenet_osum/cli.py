@@ -21,7 +21,12 @@ COMMANDS = {
 
 
 def usage() -> str:
-    lines = [f"osum {__version__}: speech understanding, from Kaldi data dirs to scores", "", "osum COMMAND --help", ""]
+    lines = [
+        f"osum {__version__}: speech understanding, from Kaldi data dirs to scores",
+        "",
+        "osum COMMAND --help",
+        "",
+    ]
     return "\n".join(lines + [f"  {name:16} {what}" for name, what in COMMANDS.items()])
 
 

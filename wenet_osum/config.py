@@ -111,7 +111,9 @@ def fill(given: dict[str, Any], defaults: dict[str, Any], where: str, at: str = 
             if value is None:
                 continue
             if not isinstance(value, dict):
-                raise OsumError(f"{where}: {name}", f"is {value!r}, not a section of keys", "indent its keys below it")
+                raise OsumError(
+                    f"{where}: {name}", f"is {value!r}, not a section of keys", "indent its keys below it"
+                )
             out[key] = copy.deepcopy(value) if not default else fill(value, default, where, name + ".")
         else:
             out[key] = check_type(value, default, f"{where}: {name}")
@@ -120,7 +122,7 @@ def fill(given: dict[str, Any], defaults: dict[str, Any], where: str, at: str = 
 
 def check_type(value: Any, default: Any, where: str) -> Any:
     """``value`` in the type of ``default`` (an int passes for a float; YAML reads 1e-3 as text)."""
-    if default is None or value is None or isinstance(value, type(default)) and not isinstance(value, bool):
+    if default is None or value is None or (isinstance(value, type(default)) and not isinstance(value, bool)):
         return copy.deepcopy(value)
     if isinstance(default, bool) and isinstance(value, bool):
         return value
@@ -192,8 +194,10 @@ def check_values(configs: dict[str, Any], where: str) -> None:
             raise OsumError(f"{where}: {key}", f"is {configs[key]}", "give 1 or more")
     if data["log_mel_spectrogram_conf"]["num_mel_bins"] != configs["input_dim"]:
         raise OsumError(
-            f"{where}: input_dim", f"is {configs['input_dim']}, log_mel_spectrogram_conf.num_mel_bins is "
-            f"{data['log_mel_spectrogram_conf']['num_mel_bins']}", "make them equal",
+            f"{where}: input_dim",
+            f"is {configs['input_dim']}, log_mel_spectrogram_conf.num_mel_bins is "
+            f"{data['log_mel_spectrogram_conf']['num_mel_bins']}",
+            "make them equal",
         )
 
 

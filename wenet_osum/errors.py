@@ -25,6 +25,9 @@ class OsumError(Exception):
         line = f"{where}: {what}" if where else what
         super().__init__(f"{line}; {mend}" if mend else line)
 
+    def __reduce__(self):  # an exception with several arguments crosses process borders only so
+        return (OsumError, (self.where, self.what, self.mend))
+
 
 class BadUtterance(Exception):
     """An utterance that cannot be used.
@@ -39,7 +42,7 @@ class BadUtterance(Exception):
         self.key, self.cause, self.detail = key, cause, detail
         super().__init__(f"{key}: {cause}: {detail}")
 
-    def __reduce__(self):  # crosses process borders in the data workers
+    def __reduce__(self):
         return (BadUtterance, (self.key, self.cause, self.detail))
 
 

@@ -66,7 +66,9 @@ class Registry(dict[str, type]):
         for k in conf:
             if k not in open_keys:
                 raise OsumError(
-                    f"{self.key}_conf.{k}", f"{self.key} {name!r} has no such key", f"known: {', '.join(open_keys)}"
+                    f"{self.key}_conf.{k}",
+                    f"{self.key} {name!r} has no such key",
+                    f"known: {', '.join(open_keys)}",
                 )
         try:
             return cls(*args, **kwargs, **conf)
@@ -87,7 +89,15 @@ DATASETS = Registry("dataset")
 
 def load_models() -> None:
     """Import the modules that fill the model tables (torch is not imported before this)."""
-    for name in ("whisper_encoder", "adapter", "ctc", "llm_decoder", "whisper_decoder", "osum", "whisper_multitask"):
+    for name in (
+        "whisper_encoder",
+        "adapter",
+        "ctc",
+        "llm_decoder",
+        "whisper_decoder",
+        "osum",
+        "whisper_multitask",
+    ):
         importlib.import_module(f"wenet_osum.models.{name}")
 
 

@@ -143,7 +143,10 @@ def write_data_dir(folder: Path, split: str, made: list[Made]) -> None:
             fields["utt2reply"] = item.sentence.reply
         for name, value in fields.items():
             files.setdefault(name, []).append(f"{item.key} {value}")
-        files["ctm"] += [f"{item.key} 1 {w.start:.3f} {w.end - w.start:.3f} {w.word}" for w in one.words]
+        files["ctm"] += [
+            f"{item.key} 1 {w.start:.3f} {round(w.end, 3) - round(w.start, 3):.3f} {w.word}"
+            for w in one.words
+        ]
         speakers[one.voice.name].append(item.key)
     voices = {one.voice.name: one.voice for one in made}
     files["spk2utt"] = [f"{name} {' '.join(keys)}" for name, keys in speakers.items()]

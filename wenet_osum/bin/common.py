@@ -21,8 +21,11 @@ def prepare_configs(configs: dict[str, Any], tokenizer: Any) -> None:
     """
     size = tokenizer.vocab_size()
     if configs["vocab_size"] not in (None, size):
-        raise OsumError("tokenizer_conf", f"the tokenizer has {size} ids, the model was trained with {configs['vocab_size']}",
-                        "use the tokenizer of that run")
+        raise OsumError(
+            "tokenizer_conf",
+            f"the tokenizer has {size} ids, the model was trained with {configs['vocab_size']}",
+            "use the tokenizer of that run",
+        )
     configs["vocab_size"] = configs["output_dim"] = size
     special = configs["tokenizer_conf"].setdefault("special_tokens", {})
     special.setdefault("eos", tokenizer.eos_id)
@@ -36,7 +39,9 @@ def count_line(skipped: list[dict[str, str]]) -> str:
         counts[entry["cause"]] = counts.get(entry["cause"], 0) + 1
     if not counts:
         return ""
-    return "; set aside: " + ", ".join(f"{n} {cause}" for cause, n in sorted(counts.items(), key=lambda c: -c[1]))
+    return "; set aside: " + ", ".join(
+        f"{n} {cause}" for cause, n in sorted(counts.items(), key=lambda c: -c[1])
+    )
 
 
 def describe(model: Any) -> str:

@@ -12,7 +12,7 @@ from wenet_osum.dataset.lists import write_raw_list
 from wenet_osum.errors import run_main
 from wenet_osum.tasks import load_tasks
 
-USAGE = """make_raw_list.py --data_dir DIR [--tasks YAML] output_file
+USAGE = """make_raw_list.py --data_dir DIR [--task_conf YAML] output_file
        make_raw_list.py [--segments FILE] wav_file text_file output_file"""
 
 
@@ -21,7 +21,7 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(usage=USAGE, description=__doc__)
     parser.add_argument("--data_dir", help="take everything that a Kaldi data dir holds")
     parser.add_argument(
-        "--tasks", action="append", default=[], help="YAML of further tasks (may be repeated)"
+        "--task_conf", action="append", default=[], help="YAML of further tasks (may be repeated)"
     )
     parser.add_argument("--segments", help="segments file")
     parser.add_argument("paths", nargs="+", metavar="FILE", help="[wav_file text_file] output_file")
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the list; 0."""
     args = get_args(argv)
     if args.data_dir:
-        samples = read_data_dir(args.data_dir, load_tasks(*args.tasks))
+        samples = read_data_dir(args.data_dir, load_tasks(*args.task_conf))
     else:
         samples = read_scp(args.paths[0], args.paths[1], args.segments)
     output = args.paths[-1]

@@ -13,7 +13,7 @@ from wenet_osum.dataset.shards import SHARD_TYPES, skipped_path, write_shards
 from wenet_osum.errors import run_main
 from wenet_osum.tasks import load_tasks
 
-USAGE = """make_shard_list.py --data_dir DIR [--tasks YAML] [options] shards_dir shards_list
+USAGE = """make_shard_list.py --data_dir DIR [--task_conf YAML] [options] shards_dir shards_list
        make_shard_list.py [--segments FILE] [options] wav_file text_file shards_dir shards_list"""
 
 
@@ -22,7 +22,7 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(usage=USAGE, description=__doc__)
     parser.add_argument("--data_dir", help="take everything that a Kaldi data dir holds")
     parser.add_argument(
-        "--tasks", action="append", default=[], help="YAML of further tasks (may be repeated)"
+        "--task_conf", action="append", default=[], help="YAML of further tasks (may be repeated)"
     )
     parser.add_argument("--shard_type", default="shard", choices=SHARD_TYPES, help="default: shard")
     parser.add_argument("--num_utts_per_shard", type=int, default=1000, help="utterances a tar (1000)")
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the shards and their list, and say what was set aside; 0."""
     args = get_args(argv)
     if args.data_dir:
-        samples = read_data_dir(args.data_dir, load_tasks(*args.tasks))
+        samples = read_data_dir(args.data_dir, load_tasks(*args.task_conf))
     else:
         samples = read_scp(args.paths[0], args.paths[1], args.segments)
     shards_dir, shards_list = args.paths[-2:]

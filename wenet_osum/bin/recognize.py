@@ -27,10 +27,20 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--test_data", required=True, help="list to decode")
     p.add_argument("--data_type", default="raw", choices=["raw", "shard", "shard_full_data"])
     p.add_argument("--checkpoint", required=True)
-    p.add_argument("--result_dir", required=True, help="RESULT_DIR/MODE/text; RESULT_DIR/TASK/MODE/text for several tasks")
-    p.add_argument("--modes", nargs="+", required=True, help="llm_greedy llm_beam ctc_greedy_search attention")
-    p.add_argument("--task", default="asr", help="name or tag; several with commas between; all: the eight tasks")
-    p.add_argument("--labelled_only", action="store_true", help="ask a task only where the list has its answer")
+    p.add_argument(
+        "--result_dir",
+        required=True,
+        help="RESULT_DIR/MODE/text; RESULT_DIR/TASK/MODE/text for several tasks",
+    )
+    p.add_argument(
+        "--modes", nargs="+", required=True, help="llm_greedy llm_beam ctc_greedy_search attention"
+    )
+    p.add_argument(
+        "--task", default="asr", help="name or tag; several with commas between; all: the eight tasks"
+    )
+    p.add_argument(
+        "--labelled_only", action="store_true", help="ask a task only where the list has its answer"
+    )
     p.add_argument("--device", default="cpu", choices=["cpu", "cuda", "npu"])
     p.add_argument("--dtype", default="fp32", choices=["fp32", "bf16", "fp16"])
     p.add_argument("--batch_size", type=int, default=16)
@@ -72,9 +82,13 @@ def main(argv: list[str] | None = None) -> int:
 
     conf = configs["dataset_conf"]
     conf["batch_conf"] = {**conf["batch_conf"], "batch_type": "static", "batch_size": args.batch_size}
-    everything = build_index(args.test_data, args.data_type, table, tokenizer.encode, conf, names, need_answer=False)
+    everything = build_index(
+        args.test_data, args.data_type, table, tokenizer.encode, conf, names, need_answer=False
+    )
     if not len(everything):
-        raise OsumError(args.test_data, "no utterance can be decoded" + count_line(everything.skipped), "check the list")
+        raise OsumError(
+            args.test_data, "no utterance can be decoded" + count_line(everything.skipped), "check the list"
+        )
     from wenet_osum.decode.recognize import recognize, write_answers
 
     result_dir = Path(args.result_dir)
@@ -87,17 +101,31 @@ def main(argv: list[str] | None = None) -> int:
         if not len(index):
             logging.info("%s: no utterance has an answer for it, nothing to decode", name)
             continue
-        dataset = DATASETS.find(configs["dataset"])(index, table, tokenizer, conf, configs["seed"], train=False)
+        dataset = DATASETS.find(configs["dataset"])(
+            index, table, tokenizer, conf, configs["seed"], train=False
+        )
         answers, skipped = recognize(
-            model, Loader(dataset, args.num_workers), tokenizer, args.modes, engine.device,
-            args.beam_size, args.length_penalty, engine.autocast(),
+            model,
+            Loader(dataset, args.num_workers),
+            tokenizer,
+            args.modes,
+            engine.device,
+            args.beam_size,
+            args.length_penalty,
+            engine.autocast(),
         )
         skipped = everything.skipped + skipped
         here = result_dir / name if len(names) > 1 else result_dir
         write_answers(answers, [s["key"] for s in index.samples], table[name], here)
         with atomic_write(here / "skipped.jsonl") as f:
             f.writelines(json.dumps(s, ensure_ascii=False) + "\n" for s in skipped)
-        logging.info("%s: %d utterances -> %s%s", name, len(index) - len(skipped) + len(everything.skipped), here, count_line(skipped))
+        logging.info(
+            "%s: %d utterances -> %s%s",
+            name,
+            len(index) - len(skipped) + len(everything.skipped),
+            here,
+            count_line(skipped),
+        )
     return 0
 
 

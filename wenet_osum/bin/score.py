@@ -31,7 +31,9 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="references: a Kaldi data dir or a raw list")
     parser.add_argument("--decode_dir", required=True, help="holds TASK/MODE/text for each decoded task")
     parser.add_argument("--mode", default="llm_greedy", help="decoding mode to score")
-    parser.add_argument("--tasks", nargs="*", default=[], metavar="YAML", help="files with further tasks")
+    parser.add_argument(
+        "--task_conf", action="append", default=[], metavar="YAML", help="files with further tasks"
+    )
     parser.add_argument("--output", help="JSON file of the scores (DECODE_DIR/scores.json)")
     parser.add_argument("--require", default="", help="tasks (a,b,c) that must have a score, else exit 1")
     parser.add_argument(
@@ -49,7 +51,7 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = get_args(argv)
-    tasks = load_tasks(*args.tasks)
+    tasks = load_tasks(*args.task_conf)
     required = [tasks.find(name).name for name in args.require.split(",") if name.strip()]
     get_normalizer(args.normalizer)  # a wrong name is told before the work, not after
     samples = read_references(args.data, tasks)

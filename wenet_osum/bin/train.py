@@ -15,7 +15,7 @@ import torch
 from wenet_osum.bin.common import count_line, describe, load_table, prepare_configs
 from wenet_osum.checkpoint.weights import init_modules, load_checkpoint
 from wenet_osum.config import load_config, save_config
-from wenet_osum.dataset.dataset import Loader, OsumDataset
+from wenet_osum.dataset.dataset import Loader
 from wenet_osum.dataset.index import Index, build_index
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.registry import DATASETS, init_model
@@ -25,16 +25,22 @@ from wenet_osum.train.engine import Engine
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p = argparse.ArgumentParser(prog="osum train", description=__doc__)
-    p.add_argument("--train_engine", default="torch_ddp", choices=["torch_ddp"], help="one process, or torchrun's ranks")
+    p.add_argument(
+        "--train_engine", default="torch_ddp", choices=["torch_ddp"], help="one process, or torchrun's ranks"
+    )
     p.add_argument("--device", default="cpu", choices=["cpu", "cuda", "npu"])
-    p.add_argument("--dtype", default="fp32", choices=["fp32", "bf16", "fp16"], help="autocast; weights stay fp32")
+    p.add_argument(
+        "--dtype", default="fp32", choices=["fp32", "bf16", "fp16"], help="autocast; weights stay fp32"
+    )
     p.add_argument("--config", required=True, help="YAML of the run")
     p.add_argument("--data_type", default="raw", choices=["raw", "shard", "shard_full_data"])
     p.add_argument("--train_data", required=True, nargs="+", help="list(s) to train on")
     p.add_argument("--cv_data", required=True, help="list to validate on")
     p.add_argument("--model_dir", required=True, help="checkpoints go here")
     p.add_argument("--checkpoint", help="go on from MODEL_DIR/epoch_N.pt")
-    p.add_argument("--tensorboard_dir", default="tensorboard", help="logs go to its folder of MODEL_DIR's name")
+    p.add_argument(
+        "--tensorboard_dir", default="tensorboard", help="logs go to its folder of MODEL_DIR's name"
+    )
     p.add_argument("--override_config", action="append", default=[], metavar="KEY=VALUE")
     p.add_argument("--enc_init", help="checkpoint to take modules from")
     p.add_argument("--enc_init_mods", default="encoder.", help="their prefixes, separated by commas")
@@ -46,7 +52,9 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     return p.parse_args(argv)
 
 
-def make_index(lists: list[str], args: argparse.Namespace, table: Any, tokenizer: Any, conf: dict[str, Any], name: str) -> Index:
+def make_index(
+    lists: list[str], args: argparse.Namespace, table: Any, tokenizer: Any, conf: dict[str, Any], name: str
+) -> Index:
     """One index over several lists; says what it holds and what it set aside."""
     whole = Index()
     for data_list in lists:
@@ -58,7 +66,11 @@ def make_index(lists: list[str], args: argparse.Namespace, table: Any, tokenizer
         whole.tokens = np.concatenate([whole.tokens, part.tokens])
     logging.info("%s: %d utterances, %.2f h%s", name, len(whole), whole.hours, count_line(whole.skipped))
     if not len(whole):
-        raise OsumError(", ".join(lists), "no utterance can be used" + count_line(whole.skipped), "check the list and filter_conf")
+        raise OsumError(
+            ", ".join(lists),
+            "no utterance can be used" + count_line(whole.skipped),
+            "check the list and filter_conf",
+        )
     return whole
 
 
@@ -76,7 +88,9 @@ def resume_point(checkpoint: str | None) -> tuple[int, int]:
 def main(argv: list[str] | None = None) -> int:
     args = get_args(argv)
     engine = Engine(args.device, args.dtype, args.dist_backend)
-    logging.basicConfig(level=logging.INFO if engine.rank == 0 else logging.WARNING, format="%(message)s", force=True)
+    logging.basicConfig(
+        level=logging.INFO if engine.rank == 0 else logging.WARNING, format="%(message)s", force=True
+    )
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     configs = load_config(args.config, args.override_config)
@@ -101,19 +115,23 @@ def main(argv: list[str] | None = None) -> int:
 
     cls = DATASETS.find(configs["dataset"])
     conf = configs["dataset_conf"]
-    loaders = []
+    loaders: dict[str, Loader] = {}
     for name, lists in (("train", args.train_data), ("dev", [args.cv_data])):
         index = make_index(lists, args, table, tokenizer, conf, name)
         dataset = cls(index, table, tokenizer, conf, configs["seed"], train=name == "train")
         workers = args.num_workers if name == "train" else 0
-        loaders.append(Loader(dataset, workers, args.prefetch, args.pin_memory, engine.rank, engine.world_size))
+        loaders[name] = Loader(
+            dataset, workers, args.prefetch, args.pin_memory, engine.rank, engine.world_size
+        )
     if engine.rank == 0:
         save_config(configs, model_dir / "train.yaml")
 
     from wenet_osum.train.loop import Trainer
 
     log_dir = Path(args.tensorboard_dir) / model_dir.name
-    trainer = Trainer(model, configs, *loaders, engine, model_dir, log_dir, epoch, step)
+    trainer = Trainer(
+        model, configs, loaders["train"], loaders["dev"], engine, model_dir, log_dir, epoch, step
+    )
     last = trainer.run()
     if engine.rank == 0:
         final = model_dir / "final.pt"

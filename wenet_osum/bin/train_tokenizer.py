@@ -19,7 +19,7 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--vocab_size", type=int, default=1000, help="the most pieces (default: %(default)s)")
     parser.add_argument("--time_step", type=float, default=0.04, help="seconds (default: %(default)s)")
     parser.add_argument("--max_time", type=float, default=8.0, help="last time, s (default: %(default)s)")
-    parser.add_argument("--task_conf", nargs="*", default=[], help="YAML files with further tasks")
+    parser.add_argument("--task_conf", action="append", default=[], help="YAML files with further tasks")
     parser.add_argument("--prompts", default="en,zh", help="languages of the prompts (default: %(default)s)")
     return parser.parse_args(argv)
 

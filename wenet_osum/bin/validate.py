@@ -20,7 +20,7 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="validate.py", description=__doc__)
     parser.add_argument(
-        "--tasks", action="append", default=[], help="YAML of further tasks (may be repeated)"
+        "--task_conf", action="append", default=[], help="YAML of further tasks (may be repeated)"
     )
     parser.add_argument("--no_audio", action="store_true", help="check the text files only")
     parser.add_argument("--num_threads", type=int, default=1, help="threads that decode audio (1)")
@@ -31,7 +31,7 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the faults on stdout, and a summary a dir; 1 if there is any fault."""
     args = get_args(argv)
-    tasks = load_tasks(*args.tasks)
+    tasks = load_tasks(*args.task_conf)
     faults = 0
     for path in args.dirs:
         with tqdm(desc=path, unit="recording", file=sys.stderr, disable=None) as bar:

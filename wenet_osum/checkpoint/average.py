@@ -13,7 +13,9 @@ from wenet_osum.errors import OsumError
 from wenet_osum.fileio import atomic_write
 
 
-def find_checkpoints(src: Path, num: int, val_best: bool, mode: str, limits: tuple[int, int, int, int]) -> list[Path]:
+def find_checkpoints(
+    src: Path, num: int, val_best: bool, mode: str, limits: tuple[int, int, int, int]
+) -> list[Path]:
     """The ``num`` checkpoints of ``src`` with the lowest validation loss, or the latest ones.
 
     Args:
@@ -34,7 +36,9 @@ def find_checkpoints(src: Path, num: int, val_best: bool, mode: str, limits: tup
             loss = (facts.get("loss_dict") or {}).get("loss", float("inf"))
             found.append((loss, -facts["step"], info.with_suffix(".pt")))
     if len(found) < num:
-        raise OsumError(str(src), f"has {len(found)} checkpoints that fit, --num is {num}", "lower --num or train longer")
+        raise OsumError(
+            str(src), f"has {len(found)} checkpoints that fit, --num is {num}", "lower --num or train longer"
+        )
     found.sort(key=(lambda c: c[0]) if val_best else (lambda c: c[1]))
     return [path for _, _, path in found[:num]]
 
@@ -48,7 +52,9 @@ def average(paths: list[Path]) -> dict[str, Tensor]:
     for path in paths[1:]:
         state = read_state(path)
         if state.keys() != mean.keys():
-            raise OsumError(str(path), f"holds other weights than {paths[0]}", "average checkpoints of one run")
+            raise OsumError(
+                str(path), f"holds other weights than {paths[0]}", "average checkpoints of one run"
+            )
         for n, t in state.items():
             if t.is_floating_point():
                 mean[n] += t.double()

@@ -22,7 +22,8 @@ LLM_PREFIX = "decoder.causal_lm."
 def state_to_save(model: nn.Module) -> dict[str, Tensor]:
     """The model's state dict less a frozen LLM that was loaded from its own folder."""
     elsewhere = {
-        n for n, p in model.named_parameters(remove_duplicate=False)
+        n
+        for n, p in model.named_parameters(remove_duplicate=False)
         if n.startswith(LLM_PREFIX) and not p.requires_grad and getattr(model.decoder, "pretrained", False)
     }
     return {n: t for n, t in model.state_dict().items() if n not in elsewhere}
@@ -50,9 +51,13 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as e:
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise OsumError(str(path), f"not a whole checkpoint ({reason[:120]})", "copy it again, or take an earlier one") from None
+        raise OsumError(
+            str(path), f"not a whole checkpoint ({reason[:120]})", "copy it again, or take an earlier one"
+        ) from None
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise OsumError(str(path), "not a flat state dict of tensors", "give a model checkpoint, such as final.pt")
+        raise OsumError(
+            str(path), "not a flat state dict of tensors", "give a model checkpoint, such as final.pt"
+        )
     return state
 
 
@@ -66,17 +71,23 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     own = model.state_dict()
     for name, tensor in state.items():
         if name not in own:
-            raise OsumError(str(path), f"{name} is not in this model", "decode with the train.yaml that lies beside it")
+            raise OsumError(
+                str(path), f"{name} is not in this model", "decode with the train.yaml that lies beside it"
+            )
         if own[name].shape != tensor.shape:
             raise OsumError(
-                str(path), f"{name} is {tuple(tensor.shape)}, the model has {tuple(own[name].shape)}",
+                str(path),
+                f"{name} is {tuple(tensor.shape)}, the model has {tuple(own[name].shape)}",
                 "use the config it was trained with (train.yaml)",
             )
     saved = state_to_save(model)
     missing = [n for n in saved if n not in state]
     if missing:
-        raise OsumError(str(path), f"{len(missing)} weights are missing, the first is {missing[0]}",
-                        "use the config it was trained with (train.yaml)")
+        raise OsumError(
+            str(path),
+            f"{len(missing)} weights are missing, the first is {missing[0]}",
+            "use the config it was trained with (train.yaml)",
+        )
     model.load_state_dict(state, strict=False)
 
 
@@ -100,11 +111,16 @@ def init_modules(model: nn.Module, path: str | Path, prefixes: list[str]) -> int
         for name, tensor in part.items():
             if name not in own or own[name].shape != tensor.shape:
                 has = tuple(own[name].shape) if name in own else "nothing"
-                raise OsumError(str(path), f"{name} is {tuple(tensor.shape)}, the model has {has}",
-                                "make encoder_conf the same in both configs")
+                raise OsumError(
+                    str(path),
+                    f"{name} is {tuple(tensor.shape)}, the model has {has}",
+                    "make encoder_conf the same in both configs",
+                )
         missing = expected - set(part)
         if missing:
-            raise OsumError(str(path), f"{sorted(missing)[0]} is missing", "make encoder_conf the same in both configs")
+            raise OsumError(
+                str(path), f"{sorted(missing)[0]} is missing", "make encoder_conf the same in both configs"
+            )
         model.load_state_dict(part, strict=False)
         copied += len(part)
     return copied

@@ -193,7 +193,8 @@ def _span(recording: _Recording, start: float | None, end: float | None, key: st
     if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end):
         raise BadUtterance(key, "segment_out_of_range", f"from {start:g} s to {end:g} s")
     first, last = round(start * recording.rate), round(end * recording.rate)
-    if not whole and last > total + round(MAX_OVERSHOOT * recording.rate) or first >= total:
+    too_far = not whole and last > total + round(MAX_OVERSHOOT * recording.rate)
+    if too_far or first >= total:
         raise BadUtterance(
             key,
             "segment_out_of_range",

@@ -19,7 +19,12 @@ def speed_perturb(wave: np.ndarray, sample_rate: int, rng: np.random.Generator) 
 
 
 def spec_aug(
-    feats: Tensor, rng: np.random.Generator, num_t_mask: int = 2, num_f_mask: int = 2, max_t: int = 50, max_f: int = 10
+    feats: Tensor,
+    rng: np.random.Generator,
+    num_t_mask: int = 2,
+    num_f_mask: int = 2,
+    max_t: int = 50,
+    max_f: int = 10,
 ) -> Tensor:
     """Mask ``num_t_mask`` spans of 1 to ``max_t`` frames and ``num_f_mask`` bands of 1 to ``max_f`` bins of
     feats (T, F) with 0 (Park et al. 2019; WeNet's ``spec_aug``). A time mask hides at most a tenth of a short

@@ -10,13 +10,13 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
+from wenet_osum.constants import IGNORE_ID
 from wenet_osum.dataset.audio import load_audio
 from wenet_osum.dataset.augment import spec_aug, speed_perturb
 from wenet_osum.dataset.features import log_mel_spectrogram
 from wenet_osum.dataset.index import Index, audio_source, target_text
 from wenet_osum.dataset.plan import Item, draw_tasks, plan_batches
 from wenet_osum.errors import BadUtterance
-from wenet_osum.constants import IGNORE_ID
 from wenet_osum.registry import DATASETS
 from wenet_osum.tasks import Task, TaskTable
 from wenet_osum.text.normalize import process_text
@@ -41,7 +41,9 @@ class OsumDataset(Dataset[Any]):
         train: augmentation on, the prompt drawn; otherwise none and the first prompt.
     """
 
-    def __init__(self, index: Index, table: TaskTable, tokenizer: Any, conf: dict[str, Any], seed: int, train: bool):
+    def __init__(
+        self, index: Index, table: TaskTable, tokenizer: Any, conf: dict[str, Any], seed: int, train: bool
+    ):
         self.index, self.table, self.tokenizer, self.conf = index, table, tokenizer, conf
         self.seed, self.train = seed, train
 
@@ -57,14 +59,18 @@ class OsumDataset(Dataset[Any]):
         sample, task = self.index.samples[item.row], self.table[item.task]
         rng = np.random.default_rng([self.seed, item.epoch, item.row])
         rate = self.conf["resample_conf"]["resample_rate"]
-        wave = load_audio(audio_source(sample), sample.get("start"), sample.get("end"), rate, key=sample["key"])
+        wave = load_audio(
+            audio_source(sample), sample.get("start"), sample.get("end"), rate, key=sample["key"]
+        )
         if self.train and self.conf["speed_perturb"]:
             wave, speed = speed_perturb(wave, rate, rng)
             if "align" in sample:
                 sample = {**sample, "align": [[s / speed, e / speed, w] for s, e, w in sample["align"]]}
         longest = self.conf["filter_conf"]["max_length"]
         if len(wave) * 100 > (longest + 100) * rate:  # the list's duration was wrong
-            raise BadUtterance(sample["key"], "too_long", f"{len(wave) / rate:.2f} s of audio, {longest / 100} s are allowed")
+            raise BadUtterance(
+                sample["key"], "too_long", f"{len(wave) / rate:.2f} s of audio, {longest / 100} s are allowed"
+            )
         mel = self.conf["log_mel_spectrogram_conf"]
         if len(wave) <= mel["n_fft"]:
             raise BadUtterance(sample["key"], "too_short", f"{len(wave)} samples")
@@ -76,7 +82,9 @@ class OsumDataset(Dataset[Any]):
         number = int(rng.integers(prompts["number"])) if self.train else 0
         # Decoding asks tasks that an utterance has no answer for; its target is empty.
         text = target_text(sample, task, self.conf["time_step"]) if task.supported_by(sample) else ""
-        transcript = (task.parse(text).text or "") if sample.get("task") else process_text(sample.get("txt") or "")
+        transcript = (
+            (task.parse(text).text or "") if sample.get("task") else process_text(sample.get("txt") or "")
+        )
         encode = self.tokenizer.encode
         return {
             "key": sample["key"],
@@ -98,7 +106,9 @@ def collate(examples: list[dict[str, Any] | BadUtterance]) -> Batch:
         ``skipped``: what could not be read. With every example bad, only ``skipped``.
     """
     good = [e for e in examples if isinstance(e, dict)]
-    skipped = [{"key": e.key, "cause": e.cause, "detail": e.detail} for e in examples if isinstance(e, BadUtterance)]
+    skipped = [
+        {"key": e.key, "cause": e.cause, "detail": e.detail} for e in examples if isinstance(e, BadUtterance)
+    ]
     if not good:
         return {"keys": [], "skipped": skipped}
     batch: Batch = {"skipped": skipped}
@@ -120,8 +130,15 @@ def one_thread(_: int) -> None:
 class Loader:
     """Batches of an epoch for one rank, in the plan's order; the workers live as long as the loader."""
 
-    def __init__(self, dataset: OsumDataset, num_workers: int = 0, prefetch: int = 4, pin_memory: bool = False,
-                 rank: int = 0, world_size: int = 1):
+    def __init__(
+        self,
+        dataset: OsumDataset,
+        num_workers: int = 0,
+        prefetch: int = 4,
+        pin_memory: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
         self.dataset, self.rank, self.world_size = dataset, rank, world_size
         self.batches: list[list[Item]] = []
         self.loader = DataLoader(
@@ -140,11 +157,18 @@ class Loader:
         data, index = self.dataset, self.dataset.index
         tasks = draw_tasks(index.tasks, data.conf["task_weights"], data.seed, epoch)
         rows = plan_batches(
-            index.frames, index.tokens, data.conf["batch_conf"], data.seed, epoch, self.world_size,
+            index.frames,
+            index.tokens,
+            data.conf["batch_conf"],
+            data.seed,
+            epoch,
+            self.world_size,
             shuffle=data.train and data.conf["shuffle"],
         )
         # In place: the DataLoader holds on to this very list.
-        self.batches[:] = [[Item(r, tasks[r], epoch) for r in batch] for batch in rows[self.rank :: self.world_size]]
+        self.batches[:] = [
+            [Item(r, tasks[r], epoch) for r in batch] for batch in rows[self.rank :: self.world_size]
+        ]
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:

@@ -31,7 +31,11 @@ def window(n_fft: int) -> Tensor:
 
 
 def log_mel_spectrogram(
-    wave: np.ndarray | Tensor, sample_rate: int = 16000, n_fft: int = 400, hop_length: int = 160, num_mel_bins: int = 80
+    wave: np.ndarray | Tensor,
+    sample_rate: int = 16000,
+    n_fft: int = 400,
+    hop_length: int = 160,
+    num_mel_bins: int = 80,
 ) -> Tensor:
     """(n,) samples -> (n // hop_length, num_mel_bins) float32. Needs n > n_fft // 2 (reflection)."""
     x = torch.as_tensor(wave, dtype=torch.float32)

@@ -92,7 +92,9 @@ def duration_of(sample: dict[str, Any]) -> float:
     return audio_duration(audio_source(sample), key=sample["key"]) - float(sample.get("start", 0))
 
 
-def allowed_tasks(sample: dict[str, Any], table: TaskTable, asked: list[str] | None, where: str) -> tuple[str, ...]:
+def allowed_tasks(
+    sample: dict[str, Any], table: TaskTable, asked: list[str] | None, where: str
+) -> tuple[str, ...]:
     """Names of the tasks a sample can be trained on: its own ``task`` tag, or what its labels offer."""
     if sample.get("task"):
         try:
@@ -130,14 +132,20 @@ def build_index(
     for where, sample in read_samples(data_list, data_type):
         key = sample["key"]
         if key in seen:
-            raise OsumError(where, f"utterance {key} is here twice (before at {seen[key]})", "keep one of the two")
+            raise OsumError(
+                where, f"utterance {key} is here twice (before at {seen[key]})", "keep one of the two"
+            )
         seen[key] = where
         try:
             n = round(duration_of(sample) * 100)
             if n > limits["max_length"]:
-                raise BadUtterance(key, "too_long", f"{n / 100} s, filter_conf.max_length is {limits['max_length'] / 100} s")
+                raise BadUtterance(
+                    key, "too_long", f"{n / 100} s, filter_conf.max_length is {limits['max_length'] / 100} s"
+                )
             if n < limits["min_length"]:
-                raise BadUtterance(key, "too_short", f"{n / 100} s, filter_conf.min_length is {limits['min_length'] / 100} s")
+                raise BadUtterance(
+                    key, "too_short", f"{n / 100} s, filter_conf.min_length is {limits['min_length'] / 100} s"
+                )
             names, longest = tuple(asked or ()), 0
             if need_answer:
                 names = allowed_tasks(sample, table, asked, where)
@@ -146,8 +154,12 @@ def build_index(
                 lengths = {t: len(encode(target_text(sample, table[t], conf["time_step"]))) for t in names}
                 names = tuple(t for t in names if lengths[t] <= limits["token_max_length"])
                 if not names:
-                    raise BadUtterance(key, "answer_too_long", f"{min(lengths.values())} tokens, filter_conf.token_max_length "
-                                       f"is {limits['token_max_length']}")
+                    raise BadUtterance(
+                        key,
+                        "answer_too_long",
+                        f"{min(lengths.values())} tokens, filter_conf.token_max_length "
+                        f"is {limits['token_max_length']}",
+                    )
                 longest = max(lengths[t] for t in names)
         except BadUtterance as e:
             index.skipped.append({"key": key, "cause": e.cause, "detail": e.detail})

@@ -60,8 +60,13 @@ def plan_batches(
         for row in rows.tolist():
             longest, most_tokens = max(longest, int(frames[row])), max(most_tokens, int(tokens[row]))
             count = len(batch) + 1
-            full = count > conf["batch_size"] if static else (
-                longest * count > conf["max_frames_in_batch"] or most_tokens * count > conf["max_tokens_in_batch"]
+            full = (
+                count > conf["batch_size"]
+                if static
+                else (
+                    longest * count > conf["max_frames_in_batch"]
+                    or most_tokens * count > conf["max_tokens_in_batch"]
+                )
             )
             if batch and full:
                 batches.append(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import tarfile
@@ -54,10 +55,9 @@ def index_shard(tar_path: str | Path) -> list[Sample]:
             if audio:
                 sample["offset"], sample["size"] = audio.offset_data, audio.size
                 if "duration" not in sample:
-                    try:
+                    # Bad audio is told, counted and listed by whoever loads it.
+                    with contextlib.suppress(BadUtterance):
                         sample["duration"] = audio_duration(shard.open(audio), key)
-                    except BadUtterance:  # told, counted and listed by whoever loads it
-                        pass
             index.append(sample)
     return index
 

@@ -45,8 +45,11 @@ def recognize(
             continue
         with autocast or contextlib.nullcontext():
             results = model.decode(
-                modes, batch["feats"].to(device), batch["feats_lengths"].to(device),
-                beam_size=beam_size, length_penalty=length_penalty,
+                modes,
+                batch["feats"].to(device),
+                batch["feats_lengths"].to(device),
+                beam_size=beam_size,
+                length_penalty=length_penalty,
                 infos={"tasks": batch["tasks"], "langs": batch["langs"], "prompt": batch["prompt"]},
             )
         for mode in modes:
@@ -66,7 +69,13 @@ def write_answers(answers: Answers, keys: list[str], task: Task, result_dir: Pat
         with atomic_write(result_dir / mode / "answers.jsonl") as f:
             for key in done:
                 answer = task.parse(texts[key])
-                row = {"key": key, "task": task.name, "raw": texts[key], "text": answer.text, **answer.labels}
+                row: dict[str, Any] = {
+                    "key": key,
+                    "task": task.name,
+                    "raw": texts[key],
+                    "text": answer.text,
+                    **answer.labels,
+                }
                 if answer.words is not None:
                     row["align"] = [list(w) for w in answer.words]
                 if task.reply:

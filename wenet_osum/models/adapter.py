@@ -47,27 +47,36 @@ def interleaved_positions(length: int, size: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
 
 
-class SpeechTransformer(nn.Module):
-    """WeNet's TransformerEncoder with ``input_layer: linear`` and ``abs_pos``: linear, norm,
-    ``x * sqrt(D) + position``, pre-norm ReLU layers, a last norm."""
+class LinearEmbed(nn.Module):
+    """WeNet's LinearNoSubsampling: linear, norm, then ``x * sqrt(D) + position``."""
 
-    def __init__(self, size: int, heads: int, linear_units: int, num_blocks: int, dropout: float, max_positions: int):
+    def __init__(self, size: int, dropout: float, max_positions: int):
         super().__init__()
-        self.embed = nn.Module()
-        self.embed.out = nn.Sequential(
-            nn.Linear(size, size), nn.LayerNorm(size, eps=1e-5), nn.Dropout(dropout)
-        )
-        self.embed.pos_enc = PositionTable(interleaved_positions(max_positions, size))
+        self.out = nn.Sequential(nn.Linear(size, size), nn.LayerNorm(size, eps=1e-5), nn.Dropout(dropout))
+        self.pos_enc = PositionTable(interleaved_positions(max_positions, size))
+        self.scale = math.sqrt(size)
+
+    def forward(self, xs: Tensor) -> Tensor:
+        return self.out(xs) * self.scale + self.pos_enc.pe[:, : xs.size(1)]
+
+
+class SpeechTransformer(nn.Module):
+    """WeNet's TransformerEncoder with ``input_layer: linear`` and ``abs_pos``, pre-norm, ReLU."""
+
+    def __init__(
+        self, size: int, heads: int, linear_units: int, num_blocks: int, dropout: float, max_positions: int
+    ):
+        super().__init__()
+        self.embed = LinearEmbed(size, dropout, max_positions)
         self.encoders = nn.ModuleList(
             EncoderLayer(size, heads, linear_units, dropout, activation="relu") for _ in range(num_blocks)
         )
         self.after_norm = nn.LayerNorm(size, eps=1e-5)
         self.dropout = nn.Dropout(dropout)
-        self.scale = math.sqrt(size)
 
     def forward(self, xs: Tensor, mask: Tensor, checkpointing: bool) -> Tensor:
-        x = self.embed.out(xs) * self.scale + self.embed.pos_enc.pe[:, : xs.size(1)]
-        return self.after_norm(run_layers(self.encoders, self.dropout(x), mask, checkpointing))
+        x = self.dropout(self.embed(xs))
+        return self.after_norm(run_layers(self.encoders, x, mask, checkpointing))
 
 
 @ADAPTERS.register("osum")
@@ -119,7 +128,9 @@ class OsumAdapter(nn.Module):
 class ConvAdapter(nn.Module):
     """Causal convolutions, then two linear layers (the plainer adapter of SLAM-LLM and West)."""
 
-    def __init__(self, input_dim: int, output_dim: int, strides: tuple[int, ...] = (2, 2), linear_units: int = 2048):
+    def __init__(
+        self, input_dim: int, output_dim: int, strides: tuple[int, ...] = (2, 2), linear_units: int = 2048
+    ):
         super().__init__()
         self.down_sample = CausalConvs(input_dim, tuple(strides))
         self.project = nn.Sequential(

@@ -36,7 +36,9 @@ class Attention(nn.Module):
         """Keys and values of ``source`` (B, S, D), each (B, heads, S, D / heads), for caching."""
         return self.split(self.linear_k(source)), self.split(self.linear_v(source))
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool = False
+    ) -> Tensor:
         """``mask`` broadcasts to (B, heads, T, S); ``causal`` is for T == S and no mask."""
         dropout = self.dropout if self.training else 0.0
         y = F.scaled_dot_product_attention(
@@ -53,7 +55,7 @@ class FeedForward(nn.Module):
         self.w_1 = nn.Linear(size, hidden)
         self.w_2 = nn.Linear(hidden, size)
         self.dropout = nn.Dropout(dropout)
-        self.activation = {"gelu": F.gelu, "relu": F.relu}[activation]
+        self.activation = nn.GELU() if activation == "gelu" else nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.w_2(self.dropout(self.activation(self.w_1(x))))

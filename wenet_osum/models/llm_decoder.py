@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wenet_osum.errors import OsumError
 from wenet_osum.constants import IGNORE_ID
+from wenet_osum.errors import OsumError
 from wenet_osum.models.sequence import Sequence
 from wenet_osum.registry import DECODERS
 
@@ -33,7 +33,8 @@ def build_llm(llm: str | None, llm_config: dict[str, Any] | None, vocab_size: in
             return AutoModelForCausalLM.from_pretrained(llm, dtype=torch.float32, attn_implementation=attn)
         except OSError as e:
             raise OsumError(
-                "decoder_conf.llm", f"{llm!r} cannot be loaded ({str(e).splitlines()[0]})",
+                "decoder_conf.llm",
+                f"{llm!r} cannot be loaded ({str(e).splitlines()[0]})",
                 "give a local folder with config.json and weights, or a hub id that can be reached",
             ) from None
     conf = dict(llm_config or {})
@@ -42,11 +43,15 @@ def build_llm(llm: str | None, llm_config: dict[str, Any] | None, vocab_size: in
         config = AutoConfig.for_model(model_type, **{"vocab_size": vocab_size, **conf})
     except ValueError:
         raise OsumError(
-            "decoder_conf.llm_config.model_type", f"transformers knows no {model_type!r}", "for example qwen2 or llama"
+            "decoder_conf.llm_config.model_type",
+            f"transformers knows no {model_type!r}",
+            "for example qwen2 or llama",
         ) from None
     unknown = [k for k in conf if k not in type(config)().to_dict()]
     if unknown:
-        raise OsumError(f"decoder_conf.llm_config.{unknown[0]}", f"{model_type} has no such key", "see its config class")
+        raise OsumError(
+            f"decoder_conf.llm_config.{unknown[0]}", f"{model_type} has no such key", "see its config class"
+        )
     return AutoModelForCausalLM.from_config(config, attn_implementation=attn)
 
 
@@ -79,11 +84,14 @@ class LLMDecoder(nn.Module):
         rows = self.causal_lm.get_input_embeddings().num_embeddings
         if rows < vocab_size:
             raise OsumError(
-                "decoder_conf", f"the LLM has {rows} embedding rows, the tokenizer {vocab_size} ids",
+                "decoder_conf",
+                f"the LLM has {rows} embedding rows, the tokenizer {vocab_size} ids",
                 "use the LLM's own tokenizer, or raise llm_config.vocab_size",
             )
         if gradient_checkpointing:
-            self.causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            self.causal_lm.gradient_checkpointing_enable(
+                gradient_checkpointing_kwargs={"use_reentrant": False}
+            )
         self.pretrained = llm is not None
         if lora is not None:
             from peft import LoraConfig, inject_adapter_in_model
@@ -124,7 +132,9 @@ class LLMDecoder(nn.Module):
         return loss, where.sum(), (logits.argmax(-1) == labels).sum()
 
     @torch.no_grad()
-    def generate(self, seq: Sequence, limits: Tensor, eos_id: int, beam_size: int, length_penalty: float) -> list[list[int]]:
+    def generate(
+        self, seq: Sequence, limits: Tensor, eos_id: int, beam_size: int, length_penalty: float
+    ) -> list[list[int]]:
         """Greedy (``beam_size`` 1) or beam search after a left-padded sequence.
 
         Args:

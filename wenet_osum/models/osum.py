@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wenet_osum.errors import OsumError
 from wenet_osum.constants import IGNORE_ID
+from wenet_osum.errors import OsumError
 from wenet_osum.models.sequence import Sequence, build_sequence
 from wenet_osum.registry import ADAPTERS, MODELS
 
@@ -33,13 +33,19 @@ def append_id(ids: Tensor, last: int) -> Tensor:
     return out
 
 
-def combine_losses(batch: dict[str, Any], loss_att: Tensor, tokens: Tensor, loss_ctc: Tensor | None, ctc_tokens: Tensor,
-                   ctc_weight: float) -> dict[str, Tensor]:
+def combine_losses(
+    batch: dict[str, Any],
+    loss_llm: Tensor,
+    tokens: Tensor,
+    loss_ctc: Tensor | None,
+    ctc_tokens: Tensor,
+    ctc_weight: float,
+) -> dict[str, Tensor]:
     """``(1 - ctc_weight) * attention + ctc_weight * CTC`` as WeNet weighs them, each a sum over tokens
     divided by a token count: the batch's own, or ``batch["normalizers"]`` when the training loop
     gives the number over all ranks and accumulation steps."""
     whole = batch.get("normalizers") or {}
-    losses = {"loss_llm": loss_att / max(1.0, float(whole.get("target", tokens)))}
+    losses = {"loss_llm": loss_llm / max(1.0, float(whole.get("target", tokens)))}
     losses["loss"] = losses["loss_llm"]
     if loss_ctc is not None:
         losses["loss_ctc"] = loss_ctc / max(1.0, float(whole.get("ctc", ctc_tokens)))
@@ -54,12 +60,16 @@ class SpeechModel(nn.Module):
     decoder: Any
     ctc: Any
 
-    def __init__(self, vocab_size: int, special_tokens: dict[str, int] | None, ctc_weight: float, has_ctc: bool):
+    def __init__(
+        self, vocab_size: int, special_tokens: dict[str, int] | None, ctc_weight: float, has_ctc: bool
+    ):
         super().__init__()
         if not special_tokens or "eos" not in special_tokens:
             raise OsumError("tokenizer_conf.special_tokens", "no id for eos", "give {eos: ID}")
         if ctc_weight > 0 and not has_ctc:
-            raise OsumError("model_conf.ctc_weight", "is above 0 with ctc: none", "set ctc: ctc or the weight to 0")
+            raise OsumError(
+                "model_conf.ctc_weight", "is above 0 with ctc: none", "set ctc: ctc or the weight to 0"
+            )
         self.vocab_size, self.special_tokens = vocab_size, special_tokens
         self.eos = int(special_tokens["eos"])
         self.ctc_weight = ctc_weight
@@ -75,12 +85,16 @@ class SpeechModel(nn.Module):
         parts = self.parts()
         for name in names:
             if name not in parts:
-                raise OsumError("model_conf.trainable", f"no part {name!r}", f"choose from {', '.join(parts)}")
+                raise OsumError(
+                    "model_conf.trainable", f"no part {name!r}", f"choose from {', '.join(parts)}"
+                )
         for name, parameters in parts.items():
             for p in parameters:
                 p.requires_grad_(name in names)
 
-    def ctc_loss(self, batch: dict[str, Any], hs: Tensor, mask: Tensor, device: torch.device) -> tuple[Tensor | None, Tensor]:
+    def ctc_loss(
+        self, batch: dict[str, Any], hs: Tensor, mask: Tensor, device: torch.device
+    ) -> tuple[Tensor | None, Tensor]:
         """Summed CTC loss over the batch's transcripts and their token count; (None, 0) without weight."""
         if self.ctc_weight == 0 or "ctc_target" not in batch:
             return None, torch.zeros((), device=device)
@@ -90,7 +104,9 @@ class SpeechModel(nn.Module):
 
     def greedy_ctc(self, hs: Tensor, mask: Tensor) -> list[DecodeResult]:
         if not hasattr(self.ctc, "greedy"):
-            raise OsumError("--modes ctc_greedy_search", "this model has no CTC head", "use llm_greedy or attention")
+            raise OsumError(
+                "--modes ctc_greedy_search", "this model has no CTC head", "use llm_greedy or attention"
+            )
         return [DecodeResult(tokens) for tokens in self.ctc.greedy(hs, mask.squeeze(1).sum(1))]
 
 
@@ -115,7 +131,7 @@ class Osum(SpeechModel):
     def __init__(
         self,
         vocab_size: int,
-        encoder: nn.Module,
+        encoder: Any,
         decoder: Any,
         ctc: nn.Module,
         special_tokens: dict[str, int] | None = None,
@@ -145,13 +161,20 @@ class Osum(SpeechModel):
             "ctc": list(self.ctc.parameters()),
         }
 
-    def sequence(self, prompt: Tensor, speech: Tensor, speech_mask: Tensor, answer: Tensor | None) -> Sequence:
+    def sequence(
+        self, prompt: Tensor, speech: Tensor, speech_mask: Tensor, answer: Tensor | None
+    ) -> Sequence:
         """prompt (B, P) ids, speech (B, S, H), speech_mask (B, S), answer (B, A) ids with the end, or None
         for inference -> the LLM's input."""
         rows = speech.size(0)
         one = torch.ones(rows, 1, dtype=torch.bool, device=speech.device)
         begin, end = self.speech_bounds.weight[:, None, None, :].expand(2, rows, 1, -1)
-        parts = [(self.decoder.embed(prompt), prompt != IGNORE_ID), (begin, one), (speech, speech_mask), (end, one)]
+        parts = [
+            (self.decoder.embed(prompt), prompt != IGNORE_ID),
+            (begin, one),
+            (speech, speech_mask),
+            (end, one),
+        ]
         embedded = None if answer is None else (self.decoder.embed(answer), answer)
         return build_sequence(parts, embedded, left_pad=answer is None)
 
@@ -206,6 +229,9 @@ class Osum(SpeechModel):
                 answers = self.decoder.generate(seq, limits, self.eos, beams, length_penalty)
                 out[method] = [DecodeResult(tokens) for tokens in answers]
             else:
-                raise OsumError("--modes", f"{method!r} is not for model osum",
-                                "use llm_greedy, llm_beam or ctc_greedy_search")
+                raise OsumError(
+                    "--modes",
+                    f"{method!r} is not for model osum",
+                    "use llm_greedy, llm_beam or ctc_greedy_search",
+                )
         return out

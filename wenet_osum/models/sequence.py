@@ -17,7 +17,6 @@ from torch import Tensor
 from wenet_osum.constants import IGNORE_ID
 
 
-
 class Sequence(NamedTuple):
     """``embeds`` (B, L, H); ``mask`` (B, L) bool; ``position_ids`` (B, L) from 0 at each row's first real
     position; ``labels`` (B, L): the id to predict *at* this position (already shifted), else IGNORE_ID."""

@@ -27,7 +27,11 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout_rate)
 
     def forward(
-        self, x: Tensor, memory: tuple[Tensor, Tensor], memory_mask: Tensor, past: tuple[Tensor, Tensor] | None
+        self,
+        x: Tensor,
+        memory: tuple[Tensor, Tensor],
+        memory_mask: Tensor,
+        past: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         y = self.norm1(x)
         keys, values = self.self_attn.keys_values(y)
@@ -68,7 +72,9 @@ class WhisperDecoder(nn.Module):
         """Cross-attention keys and values of every layer, computed once an utterance."""
         return [layer.src_attn.keys_values(hs) for layer in self.decoders]  # type: ignore[union-attr,operator]
 
-    def forward(self, ids: Tensor, memory: Cache, mask: Tensor, past: Cache | None = None) -> tuple[Tensor, Cache]:
+    def forward(
+        self, ids: Tensor, memory: Cache, mask: Tensor, past: Cache | None = None
+    ) -> tuple[Tensor, Cache]:
         """ids (B, L) right-padded with anything, mask (B, 1, T) of the encoder, past of the earlier
         positions -> hidden (B, L, D) and the new past.
 
@@ -77,7 +83,9 @@ class WhisperDecoder(nn.Module):
         """
         start = 0 if past is None else past[0][0].size(2)
         if start + ids.size(1) > self.positions.size(0):
-            raise ValueError(f"{start + ids.size(1)} text positions, decoder_conf.max_positions is {self.positions.size(0)}")
+            raise ValueError(
+                f"{start + ids.size(1)} text positions, decoder_conf.max_positions is {self.positions.size(0)}"
+            )
         x = self.dropout(self.embed(ids.clamp(min=0)) + self.positions[start : start + ids.size(1)])
         new: Cache = []
         for i, layer in enumerate(self.decoders):

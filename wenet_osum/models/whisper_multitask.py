@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wenet_osum.constants import IGNORE_ID
 from wenet_osum.errors import OsumError
 from wenet_osum.models.osum import DecodeResult, SpeechModel, append_id, combine_losses, lengths_of
-from wenet_osum.constants import IGNORE_ID
 from wenet_osum.registry import MODELS
 
 
@@ -86,8 +86,11 @@ class WhisperMultitask(SpeechModel):
                 prompt = append_id((infos or {})["prompt"].to(speech.device), self.sos)
                 out[method] = [DecodeResult(t) for t in self.greedy(hs, mask, prompt)]
             else:
-                raise OsumError("--modes", f"{method!r} is not for model whisper_multitask",
-                                "use attention or ctc_greedy_search")
+                raise OsumError(
+                    "--modes",
+                    f"{method!r} is not for model whisper_multitask",
+                    "use attention or ctc_greedy_search",
+                )
         return out
 
     def greedy(self, hs: Tensor, mask: Tensor, prompt: Tensor) -> list[list[int]]:

@@ -46,7 +46,9 @@ def find_decoded(decode_dir: str | Path, mode: str, tasks: TaskTable) -> dict[st
         folder = path.parent.parent
         if folder.name not in tasks:
             raise OsumError(
-                str(folder), f"no task is named {folder.name!r}", "give the file that defines it with --tasks"
+                str(folder),
+                f"no task is named {folder.name!r}",
+                "give the file that defines it with --task_conf",
             )
         found[folder.name] = path
     if not found:

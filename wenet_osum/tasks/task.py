@@ -88,7 +88,7 @@ class Task:
             return self.is_called(sample["task"])
         if any(not sample.get(f.name) for f in self.fields):
             return False
-        if self.align and not sample.get("align") or self.reply and not sample.get("reply"):
+        if (self.align and not sample.get("align")) or (self.reply and not sample.get("reply")):
             return False
         if not self.transcript or self.align:
             return True

@@ -29,7 +29,9 @@ class Engine:
             try:
                 import torch_npu  # noqa: F401  (registers torch.npu)
             except ImportError:
-                raise OsumError("--device npu", "torch_npu is not installed", "pip install wenet_osum[npu]") from None
+                raise OsumError(
+                    "--device npu", "torch_npu is not installed", "pip install wenet_osum[npu]"
+                ) from None
         elif device == "cuda" and not torch.cuda.is_available():
             raise OsumError("--device cuda", "torch sees no CUDA device", "use --device cpu")
         if dtype == "fp16" and device == "cpu":
@@ -60,8 +62,9 @@ class Engine:
         """Sums over all ranks."""
         if self.world_size == 1:
             return list(values)
-        total: Tensor = torch.tensor(values, dtype=torch.float64 if self.device.type == "cpu" else torch.float32,
-                                     device=self.device)
+        total: Tensor = torch.tensor(
+            values, dtype=torch.float64 if self.device.type == "cpu" else torch.float32, device=self.device
+        )
         torch.distributed.all_reduce(total)
         return total.tolist()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,9 @@ def token_counts(batch: Batch) -> tuple[int, int]:
     """Answer tokens with their ends, and CTC tokens, of a batch: what the two losses are divided by."""
     if not batch["keys"]:
         return 0, 0
-    return int(batch["target_lengths"].sum()) + len(batch["keys"]), int((batch["ctc_target"] != IGNORE_ID).sum())
+    return int(batch["target_lengths"].sum()) + len(batch["keys"]), int(
+        (batch["ctc_target"] != IGNORE_ID).sum()
+    )
 
 
 class Trainer:
@@ -42,8 +43,18 @@ class Trainer:
         epoch, step: where to go on (0, 0 for a new run).
     """
 
-    def __init__(self, model: nn.Module, configs: dict[str, Any], train: Loader, dev: Loader, engine: Engine,
-                 model_dir: Path, log_dir: Path, epoch: int = 0, step: int = 0):
+    def __init__(
+        self,
+        model: nn.Module,
+        configs: dict[str, Any],
+        train: Loader,
+        dev: Loader,
+        engine: Engine,
+        model_dir: Path,
+        log_dir: Path,
+        epoch: int = 0,
+        step: int = 0,
+    ):
         self.bare, self.configs, self.engine = model, configs, engine
         self.train_loader, self.dev_loader = train, dev
         self.model_dir, self.epoch, self.step = model_dir, epoch, step
@@ -52,7 +63,9 @@ class Trainer:
         self.optimizer = build_optimizer(model, configs["optim"], configs["optim_conf"])
         self.batches_an_epoch = train.plan(epoch)
         total = -(-self.batches_an_epoch // configs["accum_grad"]) * configs["max_epoch"]
-        self.scheduler = build_scheduler(self.optimizer, configs["scheduler"], configs["scheduler_conf"], step, total)
+        self.scheduler = build_scheduler(
+            self.optimizer, configs["scheduler"], configs["scheduler_conf"], step, total
+        )
         self.writer = SummaryWriter(str(log_dir)) if self.chief else None
         self.seen = self.bad = 0
         self.last_log = time.monotonic()
@@ -61,9 +74,10 @@ class Trainer:
     def run(self) -> Path:
         """Train to the end; returns the last checkpoint."""
         path = self.model_dir / f"epoch_{self.epoch - 1}.pt"
-        for self.epoch in range(self.epoch, self.configs["max_epoch"]):
+        while self.epoch < self.configs["max_epoch"]:
             self.run_epoch()
             path = self.save(f"epoch_{self.epoch}", self.validate())
+            self.epoch += 1
         if self.writer:
             self.writer.close()
         return path
@@ -72,7 +86,9 @@ class Trainer:
         self.model.train()
         count = self.train_loader.plan(self.epoch)
         batches = iter(self.train_loader)
-        bar = tqdm(total=count, desc=f"epoch {self.epoch}", unit="batch", disable=None if self.chief else True)
+        bar = tqdm(
+            total=count, desc=f"epoch {self.epoch}", unit="batch", disable=None if self.chief else True
+        )
         while group := list(islice(batches, self.configs["accum_grad"])):
             loss = self.train_step(group)
             bar.update(len(group))
@@ -103,7 +119,9 @@ class Trainer:
             for name in ("loss", "loss_llm", "loss_ctc"):
                 if name in out:
                     sums[name] = sums.get(name, 0.0) + float(out[name].detach())
-            sums["acc"] = sums.get("acc", 0.0) + float(out["th_accuracy"] * out["tokens"]) / sum(c[0] for c in counts)
+            sums["acc"] = sums.get("acc", 0.0) + float(out["th_accuracy"] * out["tokens"]) / sum(
+                c[0] for c in counts
+            )
             self.utterances_since_log += len(batch["keys"])
         self.update(sums)
         return sums.get("loss", 0.0)
@@ -126,8 +144,11 @@ class Trainer:
         learning = [p for g in self.optimizer.param_groups for p in g["params"]]
         norm = float(nn.utils.clip_grad_norm_(learning, self.configs["grad_clip"]))
         if not scaler and norm != norm:
-            raise OsumError(f"step {self.step}", "the loss or a gradient is not a number",
-                            "lower optim_conf.lr, or train with --dtype fp32")
+            raise OsumError(
+                f"step {self.step}",
+                "the loss or a gradient is not a number",
+                "lower optim_conf.lr, or train with --dtype fp32",
+            )
         if scaler:
             scaler.step(self.optimizer)
             scaler.update()
@@ -143,7 +164,12 @@ class Trainer:
         now = time.monotonic()
         rate = self.utterances_since_log / (now - self.last_log)
         self.last_log, self.utterances_since_log = now, 0
-        facts = {**sums, "grad_norm": norm, "lr": self.scheduler.get_last_lr()[0], "utterances_per_second": rate}
+        facts = {
+            **sums,
+            "grad_norm": norm,
+            "lr": self.scheduler.get_last_lr()[0],
+            "utterances_per_second": rate,
+        }
         assert self.writer is not None
         for name, value in facts.items():
             self.writer.add_scalar(f"train/{name}", value, self.step)
@@ -165,8 +191,11 @@ class Trainer:
         share = self.configs["dataset_conf"]["max_bad_share"]
         if self.bad > 10 and self.bad > share * self.seen:
             raise OsumError(
-                str(self.model_dir / "skipped.jsonl"), f"{self.bad} of {self.seen} utterances cannot be read, the last: "
-                f"{bad[-1]['key']} ({bad[-1]['cause']})" if bad else "too many bad utterances",
+                str(self.model_dir / "skipped.jsonl"),
+                f"{self.bad} of {self.seen} utterances cannot be read, the last: "
+                f"{bad[-1]['key']} ({bad[-1]['cause']})"
+                if bad
+                else "too many bad utterances",
                 "mend the data, or raise dataset_conf.max_bad_share",
             )
 
@@ -188,28 +217,33 @@ class Trainer:
                     total[name] += n * float(out.get(name, 0.0))
         *sums, tokens = self.engine.sum(*total.values(), tokens)
         if tokens == 0:
-            raise OsumError("--cv_data", "no utterance of it could be used", "check the list; see the skipped counts above")
+            raise OsumError(
+                "--cv_data",
+                "no utterance of it could be used",
+                "check the list; see the skipped counts above",
+            )
         means = {name: value / tokens for name, value in zip(names, sums)}
         if self.writer:
             for name, value in means.items():
                 self.writer.add_scalar(f"dev/{name}", value, self.step)
-            tqdm.write(f"epoch {self.epoch} step {self.step} dev " + " ".join(f"{k} {v:.4f}" for k, v in means.items()))
+            tqdm.write(
+                f"epoch {self.epoch} step {self.step} dev "
+                + " ".join(f"{k} {v:.4f}" for k, v in means.items())
+            )
         return means
 
     def save(self, tag: str, dev: dict[str, float]) -> Path:
         """Write ``TAG.pt`` and ``TAG.yaml`` (rank 0)."""
         path = self.model_dir / f"{tag}.pt"
         if self.chief:
-            infos = {**self.configs, "epoch": self.epoch, "step": self.step, "tag": tag, "loss_dict": dev,
-                     "lrs": [float(lr) for lr in self.scheduler.get_last_lr()],
-                     "save_time": time.strftime("%d/%m/%Y %H:%M:%S")}
+            infos = {
+                **self.configs,
+                "epoch": self.epoch,
+                "step": self.step,
+                "tag": tag,
+                "loss_dict": dev,
+                "lrs": [float(lr) for lr in self.scheduler.get_last_lr()],
+                "save_time": time.strftime("%d/%m/%Y %H:%M:%S"),
+            }
             save_checkpoint(self.bare, path, infos)
         return path
-
-
-def iterate_counts(causes: list[dict[str, str]]) -> Iterator[tuple[str, int]]:
-    """Counts of set-aside utterances by cause, most frequent first."""
-    counts: dict[str, int] = {}
-    for entry in causes:
-        counts[entry["cause"]] = counts.get(entry["cause"], 0) + 1
-    yield from sorted(counts.items(), key=lambda c: -c[1])

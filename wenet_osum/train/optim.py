@@ -18,14 +18,18 @@ def build_optimizer(model: Any, name: str, conf: dict[str, Any]) -> torch.optim.
     parts = model.parts()
     for part in scales:
         if part not in parts:
-            raise OsumError(f"optim_conf.lr_scale.{part}", "the model has no such part", f"choose from {', '.join(parts)}")
+            raise OsumError(
+                f"optim_conf.lr_scale.{part}", "the model has no such part", f"choose from {', '.join(parts)}"
+            )
     groups = []
     for part, parameters in parts.items():
         for decayed in (True, False):
             chosen = [p for p in parameters if p.requires_grad and (p.dim() > 1) == decayed]
             if chosen:
                 rate = lr * scales.get(part, 1.0)
-                groups.append({"params": chosen, "lr": rate, "weight_decay": decay if decayed else 0.0, "name": part})
+                groups.append(
+                    {"params": chosen, "lr": rate, "weight_decay": decay if decayed else 0.0, "name": part}
+                )
     if not groups:
         raise OsumError("model_conf.trainable", "no parameter is left to train", "name at least one part")
     cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
@@ -51,7 +55,9 @@ def rate_at(step: int, scheduler: str, conf: dict[str, Any]) -> float:
     return 1.0 if step <= warmup + hold else (warmup / (step - hold)) ** conf["decay_rate"]
 
 
-def build_scheduler(optimizer: torch.optim.Optimizer, name: str, conf: dict[str, Any], step: int, total: int) -> LambdaLR:
+def build_scheduler(
+    optimizer: torch.optim.Optimizer, name: str, conf: dict[str, Any], step: int, total: int
+) -> LambdaLR:
     """The schedule, standing at ``step``; ``max_steps: null`` means the run's ``total``. ``min_lr`` bounds
     the rate from below."""
     conf = {**conf, "max_steps": conf["max_steps"] or total}
@@ -59,5 +65,7 @@ def build_scheduler(optimizer: torch.optim.Optimizer, name: str, conf: dict[str,
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return LambdaLR(
-        optimizer, lambda n: max(rate_at(n + 1, name, conf), conf["min_lr"] / base), last_epoch=step - 1 if step else -1
+        optimizer,
+        lambda n: max(rate_at(n + 1, name, conf), conf["min_lr"] / base),
+        last_epoch=step - 1 if step else -1,
     )
