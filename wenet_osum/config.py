@@ -122,7 +122,7 @@ def fill(given: dict[str, Any], defaults: dict[str, Any], where: str, at: str = 
 
 def check_type(value: Any, default: Any, where: str) -> Any:
     """``value`` in the type of ``default`` (an int passes for a float; YAML reads 1e-3 as text)."""
-    if default is None or value is None or (isinstance(value, type(default)) and not isinstance(value, bool)):
+    if default is None or (isinstance(value, type(default)) and not isinstance(value, bool)):
         return copy.deepcopy(value)
     if isinstance(default, bool) and isinstance(value, bool):
         return value
@@ -173,12 +173,27 @@ def apply_override(given: dict[str, Any], item: str) -> None:
         if not isinstance(section.get(key), dict):  # absent, or an empty section read as None
             section[key] = {}
         section = section[key]
-    section[last] = yaml.safe_load(value)
+    try:
+        section[last] = yaml.safe_load(value)
+    except yaml.YAMLError as e:
+        reason = getattr(e, "problem", e)
+        raise OsumError(f"--override_config {item!r}", f"not YAML ({reason})", "mend the value") from None
 
 
 def check_values(configs: dict[str, Any], where: str) -> None:
     """Values that must be one of a few names, or positive."""
     data = configs["dataset_conf"]
+    if configs["cmvn"] is not None:
+        raise OsumError(
+            f"{where}: cmvn", f"is {configs['cmvn']!r}", "log-mel features are taken as they are: null"
+        )
+    for key, value in (
+        ("save_interval", configs["save_interval"]),
+        ("scheduler_conf.max_steps", configs["scheduler_conf"]["max_steps"]),
+        ("dataset_conf.prompt_conf.number", data["prompt_conf"]["number"]),
+    ):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise OsumError(f"{where}: {key}", f"is {value!r}", "give a whole number from 1 up")
     for key, value, allowed in (
         ("optim", configs["optim"], ("adam", "adamw")),
         ("scheduler", configs["scheduler"], ("warmuplr", "NoamHoldAnnealing", "linear")),

@@ -62,12 +62,15 @@ def run_main(main: Callable[[], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EACCES, errno.EROFS):
+        if e.errno not in (
+            *(errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS),
+            *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+        ):
             raise
         mend = {
             errno.ENOSPC: "free some space and run the command again",
             errno.EDQUOT: "free some space and run the command again",
-            errno.ENOENT: "check the path",
+            **dict.fromkeys((errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR), "check the path"),
         }.get(e.errno, "check the permissions")
         print(f"error: {e.filename or 'disk'}: {e.strerror}; {mend}", file=sys.stderr)
         code = 1

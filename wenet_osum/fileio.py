@@ -32,6 +32,12 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
             f.flush()
             os.fsync(f.fileno())
         os.replace(tmp, path)
+    except (OSError, RuntimeError) as e:
+        # torch.save turns a full disk into a RuntimeError of its own.
+        cause = e if isinstance(e, OSError) else e.__context__
+        if isinstance(cause, OSError) and cause.filename in (None, str(tmp)):
+            raise OSError(cause.errno, cause.strerror, str(path)) from None
+        raise
     finally:
         tmp.unlink(missing_ok=True)
 

@@ -28,6 +28,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from wenet_osum.config import check_type
 from wenet_osum.errors import OsumError
 
 
@@ -63,19 +64,24 @@ class Registry(dict[str, type]):
         known = inspect.signature(cls).parameters
         given = len(args)
         open_keys = [k for k in list(known)[given:] if k not in kwargs and k != "kwargs"]
-        for k in conf:
+        for k in list(conf):
             if k not in open_keys:
                 raise OsumError(
                     f"{self.key}_conf.{k}",
                     f"{self.key} {name!r} has no such key",
                     f"known: {', '.join(open_keys)}",
                 )
+            default = known[k].default
+            if isinstance(default, (bool, int, float, str)):
+                conf[k] = check_type(conf[k], default, f"{self.key}_conf.{k}")
         try:
             return cls(*args, **kwargs, **conf)
         except TypeError as e:  # a required key that is absent
             if "required" in str(e):
                 raise OsumError(f"{self.key}_conf", str(e).split(") ")[-1], "add it to the config") from None
             raise
+        except ValueError as e:
+            raise OsumError(f"{self.key}_conf", str(e), "mend it in the config") from None
 
 
 ENCODERS = Registry("encoder")

@@ -1,6 +1,6 @@
 """The closed vocabulary of the demo corpus and the sentences, questions and replies made from it.
 
-About 80 English words and 80 Mandarin characters; every character has a toneless pinyin syllable of its own,
+About 50 English words and 56 Mandarin characters; every character has a toneless pinyin syllable of its own,
 so that a small model can tell them apart even in a monotonous voice. Each is said with its own tone, without
 tone sandhi. The vocabulary is small and the combinations are many: a sentence of the test set is new, its
 words are not.
@@ -27,60 +27,47 @@ class Sentence(NamedTuple):
 # animal -> (what it eats, where it lives): what a spoken question asks for
 EN_FACTS = {
     "dog": ("meat", "house"),
-    "cow": ("grass", "barn"),
     "horse": ("corn", "barn"),
     "bird": ("seeds", "garden"),
     "fish": ("worms", "river"),
-    "lion": ("meat", "desert"),
-    "rabbit": ("carrots", "forest"),
+    "rabbit": ("carrots", "garden"),
     "monkey": ("fruit", "jungle"),
-    "elephant": ("grass", "jungle"),
-    "duck": ("bread", "river"),
-    "snake": ("eggs", "desert"),
-    "tiger": ("meat", "mountains"),
-    "bear": ("fruit", "mountains"),
-    "kitten": ("milk", "house"),
+    "elephant": ("corn", "jungle"),
+    "tiger": ("meat", "river"),
 }
-EN_PLACES = ("house", "barn", "garden", "river", "desert", "forest", "jungle", "mountains")
-EN_FOODS = ("meat", "grass", "corn", "seeds", "worms", "carrots", "fruit", "bread", "eggs", "milk")
-EN_ADJECTIVES = ("small", "big", "old", "young", "brown", "yellow", "hungry", "clever")
-EN_VERBS = ("runs", "sleeps", "jumps", "walks", "plays", "waits", "stays", "dances")
-EN_ADVERBS = ("slowly", "again", "today", "now", "outside", "quickly")
-EN_NAMES = ("john", "mary", "peter", "anna", "david")
-EN_OPENINGS = ("", "", "please tell me ", "so ", "and ")
-EN_ENDINGS = ("", "", "now", "today", "again")
+EN_PLACES = ("house", "barn", "garden", "river", "jungle")
+EN_FOODS = ("meat", "corn", "seeds", "worms", "carrots", "fruit")
+EN_ADJECTIVES = ("small", "old", "brown", "yellow", "hungry")
+EN_VERBS = ("runs", "sleeps", "jumps", "waits", "dances")
+EN_ADVERBS = ("slowly", "again", "today", "outside")
+EN_NAMES = ("mary", "peter", "david")
+EN_OPENINGS = ("", "", "please tell me ", "so ")
+EN_ENDINGS = ("", "", "today", "again")
 
 _READINGS = """
-狗:gou3 猫:mao1 马:ma3 牛:niu2 羊:yang2 鸟:niao3 鱼:yu2 兔:tu4 猴:hou2 虎:hu3 鸡:ji1 鸭:ya1 鹿:lu4 象:xiang4
-家:jia1 山:shan1 村:cun1 林:lin2 海:hai3 园:yuan2 城:cheng2 河:he2 肉:rou4 草:cao3 蛋:dan4 菜:cai4 虫:chong2
-果:guo3 米:mi3 豆:dou4 大:da4 小:xiao3 白:bai2 黑:hei1 红:hong2 老:lao3 胖:pang4 新:xin1 跑:pao3 睡:shui4
-唱:chang4 跳:tiao4 走:zou3 坐:zuo4 玩:wan2 飞:fei1 今:jin1 明:ming2 春:chun1 冬:dong1 天:tian1 请:qing3
-问:wen4 你:ni3 说:shuo1 在:zai4 里:li3 我:wo3 们:men5 看:kan4 吃:chi1 爱:ai4 这:zhe4 只:zhi1 了:le5 跟:gen1
-住:zhu4 他:ta1 的:de5 很:hen3 不:bu4 什:shen2 么:me5 哪:na3
+狗:gou3 马:ma3 牛:niu2 鸟:niao3 鱼:yu2 兔:tu4 猴:hou2 象:xiang4 家:jia1 山:shan1 村:cun1 林:lin2 海:hai3 肉:rou4
+草:cao3 菜:cai4 虫:chong2 果:guo3 米:mi3 大:da4 小:xiao3 白:bai2 黑:hei1 红:hong2 跑:pao3 睡:shui4 唱:chang4
+坐:zuo4 飞:fei1 今:jin1 明:ming2 春:chun1 天:tian1 请:qing3 问:wen4 你:ni3 说:shuo1 在:zai4 里:li3 我:wo3
+们:men5 看:kan4 吃:chi1 爱:ai4 这:zhe4 只:zhi1 了:le5 跟:gen1 住:zhu4 他:ta1 的:de5 很:hen3 不:bu4 什:shen2
+么:me5 哪:na3
 """
 PINYIN = {pair[0]: pair[2:] for pair in _READINGS.split()}
 
 ZH_FACTS = {
     "狗": ("肉", "家"),
-    "猫": ("蛋", "家"),
     "马": ("草", "山"),
     "牛": ("草", "村"),
-    "羊": ("菜", "村"),
     "鸟": ("虫", "林"),
     "鱼": ("虫", "海"),
-    "兔": ("菜", "园"),
+    "兔": ("菜", "山"),
     "猴": ("果", "林"),
-    "虎": ("肉", "山"),
-    "鸡": ("米", "城"),
-    "鸭": ("米", "河"),
-    "鹿": ("果", "海"),
-    "象": ("豆", "园"),
+    "象": ("米", "村"),
 }
-ZH_PLACES = "家山村林海园城河"
-ZH_FOODS = "肉草蛋菜虫果米豆"
-ZH_ADJECTIVES = ("大", "小", "白", "黑", "红", "老", "胖", "新")
-ZH_VERBS = "跑睡唱跳走坐玩飞"
-ZH_TIMES = ("今天", "明天", "春天", "冬天")
+ZH_PLACES = "家山村林海"
+ZH_FOODS = "肉草菜虫果米"
+ZH_ADJECTIVES = ("大", "小", "白", "黑", "红")
+ZH_VERBS = "跑睡唱坐飞"
+ZH_TIMES = ("今天", "明天", "春天")
 ZH_OPENINGS = ("", "", "请问", "你说")
 
 

@@ -15,9 +15,10 @@ import torch
 from wenet_osum.bin.common import count_line, describe, load_table, prepare_configs
 from wenet_osum.checkpoint.weights import init_modules, load_checkpoint
 from wenet_osum.config import load_config, save_config
-from wenet_osum.dataset.dataset import Loader
+from wenet_osum.dataset.dataset import Loader, prompt_text
 from wenet_osum.dataset.index import Index, build_index
 from wenet_osum.errors import OsumError, run_main
+from wenet_osum.fileio import atomic_write
 from wenet_osum.registry import DATASETS, init_model
 from wenet_osum.text import init_tokenizer
 from wenet_osum.train.engine import Engine
@@ -115,6 +116,18 @@ def main(argv: list[str] | None = None) -> int:
 
     cls = DATASETS.find(configs["dataset"])
     conf = configs["dataset_conf"]
+    if hasattr(model.decoder, "positions"):  # Whisper's decoder ends at so many; the prompt takes some
+        prompts = conf["prompt_conf"]
+        langs = ("zh", "en") if prompts["lang"] == "auto" else (prompts["lang"],)
+        longest = max(
+            len(tokenizer.encode(prompt_text(task, lang, prompts, i)))
+            for task in table.values()
+            for lang in langs
+            for i in range(prompts["number"])
+        )
+        limits = conf["filter_conf"]
+        room = min(limits["token_max_length"], model.decoder.positions.size(0) - longest - 1)
+        conf = {**conf, "filter_conf": {**limits, "token_max_length": room}}
     loaders: dict[str, Loader] = {}
     for name, lists in (("train", args.train_data), ("dev", [args.cv_data])):
         index = make_index(lists, args, table, tokenizer, conf, name)
@@ -135,8 +148,8 @@ def main(argv: list[str] | None = None) -> int:
     last = trainer.run()
     if engine.rank == 0:
         final = model_dir / "final.pt"
-        shutil.copyfile(last, final.with_suffix(".tmp"))
-        final.with_suffix(".tmp").replace(final)
+        with open(last, "rb") as source, atomic_write(final, "wb") as f:
+            shutil.copyfileobj(source, f)
     engine.close()
     return 0
 

@@ -25,6 +25,8 @@ def find_checkpoints(
     Raises:
         OsumError: fewer than ``num`` are there.
     """
+    if num < 1:
+        raise OsumError("--num", f"is {num}", "give 1 or more")
     kinds = {"epoch": ("epoch_",), "step": ("step_",), "hybrid": ("epoch_", "step_")}[mode]
     least_epoch, most_epoch, least_step, most_step = limits
     found = []
@@ -51,7 +53,7 @@ def average(paths: list[Path]) -> dict[str, Tensor]:
             mean[n] = t.double()
     for path in paths[1:]:
         state = read_state(path)
-        if state.keys() != mean.keys():
+        if {n: t.shape for n, t in state.items()} != {n: t.shape for n, t in mean.items()}:
             raise OsumError(
                 str(path), f"holds other weights than {paths[0]}", "average checkpoints of one run"
             )

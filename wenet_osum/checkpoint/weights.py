@@ -19,13 +19,18 @@ from wenet_osum.fileio import atomic_write
 LLM_PREFIX = "decoder.causal_lm."
 
 
+def llm_elsewhere(model: nn.Module) -> set[str]:
+    """Names of the weights, adapters aside, of an LLM that comes from its own folder."""
+    if not getattr(model.decoder, "pretrained", False):
+        return set()
+    names = (n for n, _ in model.named_parameters(remove_duplicate=False))
+    return {n for n in names if n.startswith(LLM_PREFIX) and "lora_" not in n}
+
+
 def state_to_save(model: nn.Module) -> dict[str, Tensor]:
     """The model's state dict less a frozen LLM that was loaded from its own folder."""
-    elsewhere = {
-        n
-        for n, p in model.named_parameters(remove_duplicate=False)
-        if n.startswith(LLM_PREFIX) and not p.requires_grad and getattr(model.decoder, "pretrained", False)
-    }
+    frozen = {n for n, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    elsewhere = llm_elsewhere(model) & frozen
     return {n: t for n, t in model.state_dict().items() if n not in elsewhere}
 
 
@@ -61,7 +66,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def load_checkpoint(model: nn.Module, path: str | Path) -> None:
+def load_checkpoint(model: Any, path: str | Path) -> None:
     """Load weights into ``model``; every key must fit.
 
     Raises:
@@ -80,8 +85,9 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
                 f"{name} is {tuple(tensor.shape)}, the model has {tuple(own[name].shape)}",
                 "use the config it was trained with (train.yaml)",
             )
-    saved = state_to_save(model)
-    missing = [n for n in saved if n not in state]
+    llm = llm_elsewhere(model)
+    trained_llm = not llm.isdisjoint(state)
+    missing = [n for n in own if n not in state and (trained_llm or n not in llm)]
     if missing:
         raise OsumError(
             str(path),
@@ -89,6 +95,8 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
             "use the config it was trained with (train.yaml)",
         )
     model.load_state_dict(state, strict=False)
+    if trained_llm:  # no longer what its folder holds, so it goes into the checkpoints to come
+        model.decoder.pretrained = False
 
 
 def init_modules(model: nn.Module, path: str | Path, prefixes: list[str]) -> int:

@@ -14,7 +14,7 @@ from wenet_osum.constants import IGNORE_ID
 from wenet_osum.dataset.audio import load_audio
 from wenet_osum.dataset.augment import spec_aug, speed_perturb
 from wenet_osum.dataset.features import log_mel_spectrogram
-from wenet_osum.dataset.index import Index, audio_source, target_text
+from wenet_osum.dataset.index import Index, audio_source, target_text, task_weights
 from wenet_osum.dataset.plan import Item, draw_tasks, plan_batches
 from wenet_osum.errors import BadUtterance
 from wenet_osum.registry import DATASETS
@@ -62,15 +62,18 @@ class OsumDataset(Dataset[Any]):
         wave = load_audio(
             audio_source(sample), sample.get("start"), sample.get("end"), rate, key=sample["key"]
         )
-        if self.train and self.conf["speed_perturb"]:
-            wave, speed = speed_perturb(wave, rate, rng)
-            if "align" in sample:
-                sample = {**sample, "align": [[s / speed, e / speed, w] for s, e, w in sample["align"]]}
         longest = self.conf["filter_conf"]["max_length"]
-        if len(wave) * 100 > (longest + 100) * rate:  # the list's duration was wrong
+        if round(len(wave) * 100 / rate) > longest:  # the list's duration was wrong
             raise BadUtterance(
                 sample["key"], "too_long", f"{len(wave) / rate:.2f} s of audio, {longest / 100} s are allowed"
             )
+        if self.train and self.conf["speed_perturb"]:
+            perturbed, speed = speed_perturb(wave, rate, rng)
+            if len(perturbed) * 100 <= longest * rate:
+                wave = perturbed
+                if "align" in sample:
+                    align = [[s / speed, e / speed, w] for s, e, w in sample["align"]]
+                    sample = {**sample, "align": align}
         mel = self.conf["log_mel_spectrogram_conf"]
         if len(wave) <= mel["n_fft"]:
             raise BadUtterance(sample["key"], "too_short", f"{len(wave)} samples")
@@ -155,7 +158,7 @@ class Loader:
     def plan(self, epoch: int) -> int:
         """Fix the batches of an epoch (0 for evaluation); returns how many this rank has."""
         data, index = self.dataset, self.dataset.index
-        tasks = draw_tasks(index.tasks, data.conf["task_weights"], data.seed, epoch)
+        tasks = draw_tasks(index.tasks, task_weights(data.conf, data.table), data.seed, epoch)
         rows = plan_batches(
             index.frames,
             index.tokens,

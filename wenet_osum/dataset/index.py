@@ -60,6 +60,20 @@ def read_samples(data_list: str | Path, data_type: str) -> list[tuple[str, dict[
     return [(f"{where} {s['key']}", s) for where, tar in read_tar_list(data_list) for s in index_shard(tar)]
 
 
+def task_weights(conf: dict[str, Any], table: TaskTable) -> dict[str, float]:
+    """``conf["task_weights"]`` by task name.
+
+    Raises:
+        OsumError: an unknown task, or a weight that is no number from 0 up.
+    """
+    weights = {}
+    for name, weight in conf["task_weights"].items():
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
+            raise OsumError(f"dataset_conf.task_weights.{name}", f"is {weight!r}", "give a number from 0 up")
+        weights[table.find(name).name] = float(weight)
+    return weights
+
+
 def audio_source(sample: dict[str, Any]) -> str | bytes:
     """What ``load_audio`` reads: the path or pipe of a list's line, or the bytes at their place in a tar.
 
@@ -125,7 +139,7 @@ def build_index(
             to it, and the length filter is left to the caller's ``conf``.
     """
     if asked is None and conf["task_weights"]:
-        asked = [table.find(name).name for name, w in conf["task_weights"].items() if w > 0]
+        asked = [name for name, w in task_weights(conf, table).items() if w > 0]
     limits = conf["filter_conf"]
     index, frames, tokens = Index(), [], []
     seen: dict[str, str] = {}
@@ -147,6 +161,9 @@ def build_index(
                     key, "too_short", f"{n / 100} s, filter_conf.min_length is {limits['min_length'] / 100} s"
                 )
             names, longest = tuple(asked or ()), 0
+            if not need_answer:  # what is there must be right all the same
+                for t in allowed_tasks(sample, table, asked, where):
+                    target_text(sample, table[t], conf["time_step"])
             if need_answer:
                 names = allowed_tasks(sample, table, asked, where)
                 if not names:

@@ -21,7 +21,9 @@ def draw_tasks(offered: list[tuple[str, ...]], weights: dict[str, float], seed: 
     uniform = np.random.default_rng([seed, epoch, 1]).random(len(offered))
     out = []
     for names, u in zip(offered, uniform):
-        cumulative = np.cumsum([weights.get(n, 0.0) if weights else 1.0 for n in names])
+        chances = [weights.get(n, 0.0) for n in names]
+        # A task that has no weight can still be asked for by name, when decoding.
+        cumulative = np.cumsum(chances if any(chances) else [1.0] * len(names))
         out.append(names[int(np.searchsorted(cumulative, u * cumulative[-1], side="right"))])
     return out
 
@@ -81,7 +83,7 @@ def plan_batches(
             half = len(batch) // 2
             batches[largest : largest + 1] = [batch[:half], batch[half:]]
         else:
-            batches.append(batches[len(batches) % world_size])
+            batches += [batches[i % len(batches)] for i in range(-len(batches) % world_size)]
     steps = [batches[i : i + world_size] for i in range(0, len(batches), world_size)]
     if shuffle:
         steps = [steps[i] for i in rng.permutation(len(steps))]

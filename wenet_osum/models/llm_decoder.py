@@ -24,6 +24,7 @@ OSUM_LORA = {
 
 def build_llm(llm: str | None, llm_config: dict[str, Any] | None, vocab_size: int, attn: str) -> Any:
     """The Hugging Face model: weights from ``llm`` (folder or hub id), or random from ``llm_config``."""
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     if (llm is None) == (llm_config is None):
@@ -31,7 +32,7 @@ def build_llm(llm: str | None, llm_config: dict[str, Any] | None, vocab_size: in
     if llm is not None:
         try:
             return AutoModelForCausalLM.from_pretrained(llm, dtype=torch.float32, attn_implementation=attn)
-        except OSError as e:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as e:
             raise OsumError(
                 "decoder_conf.llm",
                 f"{llm!r} cannot be loaded ({str(e).splitlines()[0]})",
@@ -47,7 +48,9 @@ def build_llm(llm: str | None, llm_config: dict[str, Any] | None, vocab_size: in
             f"transformers knows no {model_type!r}",
             "for example qwen2 or llama",
         ) from None
-    unknown = [k for k in conf if k not in type(config)().to_dict()]
+    # transformers 5 keeps the two older names for what is now rope_parameters.
+    known = {*type(config)().to_dict(), "rope_theta", "rope_scaling"}
+    unknown = [k for k in conf if k not in known]
     if unknown:
         raise OsumError(
             f"decoder_conf.llm_config.{unknown[0]}", f"{model_type} has no such key", "see its config class"
@@ -79,6 +82,8 @@ class LLMDecoder(nn.Module):
         gradient_checkpointing: bool = False,
         attn_implementation: str = "sdpa",
     ):
+        from transformers import GenerationConfig
+
         super().__init__()
         self.causal_lm = build_llm(llm, llm_config, vocab_size, attn_implementation)
         rows = self.causal_lm.get_input_embeddings().num_embeddings
@@ -92,15 +97,17 @@ class LLMDecoder(nn.Module):
             self.causal_lm.gradient_checkpointing_enable(
                 gradient_checkpointing_kwargs={"use_reentrant": False}
             )
+        # A folder may recommend sampling or penalties; an answer is the likeliest words, and no more.
+        self.causal_lm.generation_config = GenerationConfig()
         self.pretrained = llm is not None
         if lora is not None:
             from peft import LoraConfig, inject_adapter_in_model
 
             try:
                 config = LoraConfig(task_type="CAUSAL_LM", **{**OSUM_LORA, **lora})
-            except TypeError as e:
+                inject_adapter_in_model(config, self.causal_lm)
+            except (TypeError, ValueError) as e:
                 raise OsumError("decoder_conf.lora", str(e).split(") ")[-1], "see peft.LoraConfig") from None
-            inject_adapter_in_model(config, self.causal_lm)
 
     @property
     def hidden_size(self) -> int:
@@ -147,10 +154,10 @@ class LLMDecoder(nn.Module):
         from transformers import StoppingCriteriaList
 
         rows = seq.mask.size(0)
-        row_limits = limits.repeat_interleave(beam_size)
 
         def at_limit(ids: Tensor, scores: Any, **_: Any) -> Tensor:
-            return ids.size(1) >= row_limits if ids.size(0) == row_limits.numel() else ids.size(1) >= limits
+            # Beam search asks about all its candidates of a row at once.
+            return ids.size(1) >= limits.repeat_interleave(ids.size(0) // rows)
 
         out = self.causal_lm.generate(
             inputs_embeds=seq.embeds,
@@ -158,7 +165,7 @@ class LLMDecoder(nn.Module):
             max_new_tokens=int(limits.max()),
             do_sample=False,
             num_beams=beam_size,
-            length_penalty=length_penalty,
+            **({"length_penalty": length_penalty} if beam_size > 1 else {}),
             eos_token_id=eos_id,
             pad_token_id=eos_id,
             stopping_criteria=StoppingCriteriaList([at_limit]),  # type: ignore[list-item]

@@ -28,7 +28,7 @@ def lengths_of(ids: Tensor) -> Tensor:
 
 def append_id(ids: Tensor, last: int) -> Tensor:
     """(B, n) ids padded with IGNORE_ID -> (B, n + 1), ``last`` right behind each row's real ids."""
-    out = torch.cat([ids, torch.full_like(ids[:, :1], IGNORE_ID)], dim=1)
+    out = torch.cat([ids, ids.new_full((len(ids), 1), IGNORE_ID)], dim=1)
     out[torch.arange(len(ids)), lengths_of(ids)] = last
     return out
 

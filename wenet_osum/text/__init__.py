@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from wenet_osum.errors import OsumError
+from wenet_osum.registry import TOKENIZERS
 from wenet_osum.text.base import BaseTokenizer
 from wenet_osum.text.char import CharTokenizer
 from wenet_osum.text.hugging_face import HuggingFaceTokenizer
@@ -20,11 +21,7 @@ __all__ = [
     "init_tokenizer",
 ]
 
-TOKENIZERS: dict[str, type[BaseTokenizer]] = {
-    "sentencepiece": SentencepieceTokenizer,
-    "huggingface": HuggingFaceTokenizer,
-    "char": CharTokenizer,
-}
+TOKENIZERS.update(sentencepiece=SentencepieceTokenizer, huggingface=HuggingFaceTokenizer, char=CharTokenizer)
 _FROM_PRETRAINED = ("revision", "subfolder", "cache_dir", "local_files_only", "trust_remote_code")
 # name -> the tokenizer_conf key it cannot do without, and those it may have
 _CONF_KEYS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -37,18 +34,20 @@ _CONF_KEYS: dict[str, tuple[str, tuple[str, ...]]] = {
 def init_tokenizer(configs: Mapping[str, Any]) -> BaseTokenizer:
     """Make the tokenizer of a run from ``tokenizer`` and ``tokenizer_conf``.
 
+    ``tokenizer_conf.special_tokens`` is WeNet's place for the ids that the model is told; it is not
+    the tokenizer's.
+
     Raises:
         OsumError: an unknown name, an unknown or missing key. Files are looked at on first use.
     """
     name = configs.get("tokenizer")
-    if name not in TOKENIZERS:
-        raise OsumError("tokenizer", f"unknown tokenizer {name!r}", f"use one of {', '.join(TOKENIZERS)}")
-    conf = configs.get("tokenizer_conf") or {}
-    required, optional = _CONF_KEYS[name]
+    cls = TOKENIZERS.find(name)
+    conf = {k: v for k, v in (configs.get("tokenizer_conf") or {}).items() if k != "special_tokens"}
+    required, optional = _CONF_KEYS[str(name)]
     for key in conf:
         if key != required and key not in optional:
             known = ", ".join((required, *optional))
             raise OsumError(f"tokenizer_conf.{key}", f"unknown key for {name}", f"use one of {known}")
     if not conf.get(required):
         raise OsumError(f"tokenizer_conf.{required}", "missing", f"{name} needs it")
-    return TOKENIZERS[name](**conf)
+    return cls(**conf)

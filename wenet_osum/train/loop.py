@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from itertools import islice
 from pathlib import Path
@@ -68,6 +69,9 @@ class Trainer:
         )
         self.writer = SummaryWriter(str(log_dir)) if self.chief else None
         self.seen = self.bad = 0
+        if self.chief:
+            for loader in (train, dev):
+                self.list_skipped(loader.dataset.index.skipped)
         self.last_log = time.monotonic()
         self.utterances_since_log = 0
 
@@ -109,13 +113,18 @@ class Trainer:
         normalizers = {"target": target / self.engine.world_size, "ctc": ctc / self.engine.world_size}
         sums: dict[str, float] = {}
         for n, batch in enumerate(group):
-            if not batch["keys"]:
+            empty = not batch["keys"]
+            if empty and self.engine.world_size == 1:
                 continue
+            if empty:
+                batch = self.stand_in()
             last = n == len(group) - 1
             with self.no_sync() if not last else contextlib.nullcontext(), self.engine.autocast():
                 out = self.model({**batch, "normalizers": normalizers}, self.engine.device)
-            loss = out["loss"]
+            loss = out["loss"] * 0 if empty else out["loss"]
             (self.engine.scaler.scale(loss) if self.engine.scaler else loss).backward()
+            if empty:
+                continue
             for name in ("loss", "loss_llm", "loss_ctc"):
                 if name in out:
                     sums[name] = sums.get(name, 0.0) + float(out[name].detach())
@@ -125,6 +134,13 @@ class Trainer:
             self.utterances_since_log += len(batch["keys"])
         self.update(sums)
         return sums.get("loss", 0.0)
+
+    def stand_in(self) -> Batch:
+        """A batch for a rank that could read nothing of its own: every rank takes part in the exchange."""
+        none = torch.zeros(1, 0, dtype=torch.long)
+        feats = torch.zeros(1, 100, self.configs["input_dim"])
+        ids = {"prompt": torch.zeros(1, 1, dtype=torch.long), "target": none, "ctc_target": none}
+        return {"keys": [], "feats": feats, "feats_lengths": torch.tensor([100]), **ids}
 
     def no_sync(self) -> contextlib.AbstractContextManager[Any]:
         """Between the batches of one step the ranks need not exchange gradients."""
@@ -143,7 +159,7 @@ class Trainer:
             scaler.unscale_(self.optimizer)
         learning = [p for g in self.optimizer.param_groups for p in g["params"]]
         norm = float(nn.utils.clip_grad_norm_(learning, self.configs["grad_clip"]))
-        if not scaler and norm != norm:
+        if not scaler and not math.isfinite(norm):
             raise OsumError(
                 f"step {self.step}",
                 "the loss or a gradient is not a number",
@@ -185,9 +201,7 @@ class Trainer:
         bad = batch["skipped"]
         self.seen += len(batch["keys"]) + len(bad)
         self.bad += len(bad)
-        if bad:
-            with open(self.model_dir / "skipped.jsonl", "a", encoding="utf-8") as f:
-                f.writelines(json.dumps({**b, "epoch": self.epoch}, ensure_ascii=False) + "\n" for b in bad)
+        self.list_skipped(bad)
         share = self.configs["dataset_conf"]["max_bad_share"]
         if self.bad > 10 and self.bad > share * self.seen:
             raise OsumError(
@@ -199,6 +213,11 @@ class Trainer:
                 "mend the data, or raise dataset_conf.max_bad_share",
             )
 
+    def list_skipped(self, bad: list[dict[str, str]]) -> None:
+        if bad:
+            with open(self.model_dir / "skipped.jsonl", "a", encoding="utf-8") as f:
+                f.writelines(json.dumps({**b, "epoch": self.epoch}, ensure_ascii=False) + "\n" for b in bad)
+
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Mean losses a token and accuracy over the dev list, over all ranks."""
@@ -208,6 +227,7 @@ class Trainer:
         total = dict.fromkeys(names, 0.0)
         tokens = 0.0
         for batch in self.dev_loader:
+            self.list_skipped(batch["skipped"])
             if batch["keys"]:
                 out = self.bare(batch, self.engine.device)
                 n = float(out["tokens"])
