@@ -27,47 +27,42 @@ class Sentence(NamedTuple):
 # animal -> (what it eats, where it lives): what a spoken question asks for
 EN_FACTS = {
     "dog": ("meat", "house"),
-    "horse": ("corn", "barn"),
-    "bird": ("seeds", "garden"),
+    "horse": ("corn", "garden"),
+    "bird": ("seeds", "jungle"),
     "fish": ("worms", "river"),
-    "rabbit": ("carrots", "garden"),
     "monkey": ("fruit", "jungle"),
-    "elephant": ("corn", "jungle"),
-    "tiger": ("meat", "river"),
+    "elephant": ("corn", "river"),
 }
-EN_PLACES = ("house", "barn", "garden", "river", "jungle")
-EN_FOODS = ("meat", "corn", "seeds", "worms", "carrots", "fruit")
-EN_ADJECTIVES = ("small", "old", "brown", "yellow", "hungry")
-EN_VERBS = ("runs", "sleeps", "jumps", "waits", "dances")
-EN_ADVERBS = ("slowly", "again", "today", "outside")
-EN_NAMES = ("mary", "peter", "david")
+EN_PLACES = ("house", "garden", "river", "jungle")
+EN_FOODS = ("meat", "corn", "seeds", "worms", "fruit")
+EN_ADJECTIVES = ("small", "brown", "yellow", "hungry")
+EN_VERBS = ("runs", "sleeps", "jumps", "dances")
+EN_ADVERBS = ("slowly", "again", "today")
+EN_NAMES = ("mary", "peter")
 EN_OPENINGS = ("", "", "please tell me ", "so ")
 EN_ENDINGS = ("", "", "today", "again")
 
 _READINGS = """
-狗:gou3 马:ma3 牛:niu2 鸟:niao3 鱼:yu2 兔:tu4 猴:hou2 象:xiang4 家:jia1 山:shan1 村:cun1 林:lin2 海:hai3 肉:rou4
-草:cao3 菜:cai4 虫:chong2 果:guo3 米:mi3 大:da4 小:xiao3 白:bai2 黑:hei1 红:hong2 跑:pao3 睡:shui4 唱:chang4
-坐:zuo4 飞:fei1 今:jin1 明:ming2 春:chun1 天:tian1 请:qing3 问:wen4 你:ni3 说:shuo1 在:zai4 里:li3 我:wo3
-们:men5 看:kan4 吃:chi1 爱:ai4 这:zhe4 只:zhi1 了:le5 跟:gen1 住:zhu4 他:ta1 的:de5 很:hen3 不:bu4 什:shen2
-么:me5 哪:na3
+狗:gou3 马:ma3 鸟:niao3 鱼:yu2 猴:hou2 象:xiang4 家:jia1 山:shan1 林:lin2 海:hai3 肉:rou4 草:cao3 虫:chong2
+果:guo3 米:mi3 大:da4 小:xiao3 白:bai2 红:hong2 跑:pao3 睡:shui4 唱:chang4 飞:fei1 今:jin1 明:ming2 天:tian1
+请:qing3 问:wen4 你:ni3 说:shuo1 在:zai4 里:li3 我:wo3 们:men5 看:kan4 吃:chi1 爱:ai4 这:zhe4 只:zhi1 了:le5
+跟:gen1 住:zhu4 他:ta1 的:de5 很:hen3 不:bu4 什:shen2 么:me5 哪:na3
 """
 PINYIN = {pair[0]: pair[2:] for pair in _READINGS.split()}
 
 ZH_FACTS = {
     "狗": ("肉", "家"),
     "马": ("草", "山"),
-    "牛": ("草", "村"),
     "鸟": ("虫", "林"),
     "鱼": ("虫", "海"),
-    "兔": ("菜", "山"),
     "猴": ("果", "林"),
-    "象": ("米", "村"),
+    "象": ("米", "山"),
 }
-ZH_PLACES = "家山村林海"
-ZH_FOODS = "肉草菜虫果米"
-ZH_ADJECTIVES = ("大", "小", "白", "黑", "红")
-ZH_VERBS = "跑睡唱坐飞"
-ZH_TIMES = ("今天", "明天", "春天")
+ZH_PLACES = "家山林海"
+ZH_FOODS = "肉草虫果米"
+ZH_ADJECTIVES = ("大", "小", "白", "红")
+ZH_VERBS = "跑睡唱飞"
+ZH_TIMES = ("今天", "明天")
 ZH_OPENINGS = ("", "", "请问", "你说")
 
 

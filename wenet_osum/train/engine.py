@@ -45,13 +45,15 @@ class Engine:
             if device != "cpu":
                 getattr(torch, device).set_device(self.device)
 
-    def wrap(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: Any) -> nn.Module:
         """The model on its device, in DistributedDataParallel when there are ranks."""
         model = model.to(self.device)
         if self.world_size == 1:
             return model
         ids = None if self.device.type == "cpu" else [self.device.index]
-        return nn.parallel.DistributedDataParallel(model, device_ids=ids, find_unused_parameters=True)
+        # Only a CTC head that has no weight gets no gradient; looking for others costs time each step.
+        idle = model.ctc_weight == 0 and any(p.requires_grad for p in model.parts()["ctc"])
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids, find_unused_parameters=idle)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.dtype is None:
