@@ -22,7 +22,8 @@ languages=en,es,fr,it,ru    # of --corpus asterisk
 
 data_type=shard        # raw | shard | shard_full_data
 num_utts_per_shard=1000
-vocab_size=1000
+vocab_size=640
+prompts=en             # languages of the prompts the tokenizer should know; as in the configs
 time_step=0.04         # of timestamps, seconds; as in the configs
 max_time=5.0
 
@@ -32,9 +33,9 @@ dir=                   # exp/tiny, exp/asterisk or exp/NAME of --data DIR
 tensorboard_dir=tensorboard
 device=cpu
 dtype=fp32
-num_gpus=1             # ranks on this machine; more than 1 starts torchrun
-num_workers=1
-num_threads=2          # of the training process; with the workers, not more than the cores
+nproc_per_node=2       # training processes (ranks), one a GPU; on CPU ranks times threads should fill the cores
+num_threads=1          # threads of each on CPU
+num_workers=0          # data workers of each; on GPU take a few
 override=              # KEY=VALUE for both stages' --override_config
 
 average_num=2
@@ -74,7 +75,8 @@ if [ -n "$own" ]; then source_dir=$data; else source_dir=$lists/kaldi; fi
 kaldi_dir() { if $decode_only; then echo "$data"; else echo "$source_dir/$1"; fi; }
 data_list() { if [ "$data_type" = raw ]; then echo "$lists/$1/raw.list"; else echo "$lists/$1/data.list"; fi; }
 launch="python -m"
-if [ "$num_gpus" -gt 1 ]; then launch="torchrun --standalone --nproc_per_node $num_gpus -m"; fi
+if [ "$nproc_per_node" -gt 1 ]; then launch="torchrun --standalone --nproc_per_node $nproc_per_node -m"; fi
+export OMP_NUM_THREADS=$num_threads
 started=$SECONDS
 say() { echo "=== stage $1 ($((SECONDS - started)) s): $2"; }
 on() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
@@ -109,7 +111,7 @@ fi
 if on 2 && ! $decode_only; then
   say 2 "tokenizer"
   osum train_tokenizer --data_list "$lists/train/raw.list" --vocab_size "$vocab_size" \
-    --time_step "$time_step" --max_time "$max_time" --output "$dir/tokenizer.model"
+    --prompts "$prompts" --time_step "$time_step" --max_time "$max_time" --output "$dir/tokenizer.model"
 fi
 
 train() {  # CONFIG MODEL_DIR ...
@@ -147,10 +149,12 @@ if on 6; then
   if $decode_only; then labelled=; fi
   osum recognize --config "$dir/train.yaml" --checkpoint "$decode_checkpoint" --test_data "$(data_list test)" \
     --data_type "$data_type" --task "$tasks" $labelled --modes $decode_modes --batch_size "$decode_batch" \
-    --result_dir "$result_dir" --device "$device" --dtype "$dtype" --num_threads "$num_threads"
+    --result_dir "$result_dir" --device "$device" --dtype "$dtype" --num_threads "$nproc_per_node"
 fi
 
-if on 7; then
+if on 7 && $decode_only && [ ! -f "$data/text" ]; then
+  say 7 "$data has no text to score against; the answers are in $result_dir"
+elif on 7; then
   say 7 "score"
   scores=$dir/scores.json
   if $decode_only; then scores=$result_dir/scores.json; fi

@@ -15,6 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from wenet_osum.errors import OsumError, run_main
+from wenet_osum.fileio import atomic_write
 from wenet_osum.score.bootstrap import Draws
 from wenet_osum.score.files import find_decoded, read_hypotheses, read_references
 from wenet_osum.score.normalizer import NORMALIZERS, get_normalizer
@@ -35,6 +36,7 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--task_conf", action="append", default=[], metavar="YAML", help="files with further tasks"
     )
     parser.add_argument("--output", help="JSON file of the scores (DECODE_DIR/scores.json)")
+    parser.add_argument("--svg", help="also draw the table here")
     parser.add_argument("--require", default="", help="tasks (a,b,c) that must have a score, else exit 1")
     parser.add_argument(
         "--normalizer",
@@ -69,8 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     output = Path(args.output or Path(args.decode_dir) / "scores.json")
     write_scores(scores, output)
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE, record=bool(args.svg))
     console.print(format_table(scores, title=f"{args.decode_dir} ({args.mode})"))
+    if args.svg:
+        with atomic_write(args.svg) as f:
+            f.write(console.export_svg(title="osum score"))
     console.print(f"scores: {output}", markup=False, highlight=False)
     if without := [name for name in required if scores.get(name, {}).get("value") is None]:
         raise OsumError(args.decode_dir, f"no score for {', '.join(without)}", "decode what is required")

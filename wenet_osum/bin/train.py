@@ -75,6 +75,24 @@ def make_index(
     return whole
 
 
+def leave_room(model: Any, conf: dict[str, Any], table: Any, tokenizer: Any) -> dict[str, Any]:
+    """``dataset_conf`` with ``token_max_length`` lowered to what Whisper's decoder has positions for beside
+    the longest prompt and the start id; as it is for other decoders."""
+    if not hasattr(model.decoder, "positions"):
+        return conf
+    prompts, limits = conf["prompt_conf"], conf["filter_conf"]
+    langs = ("zh", "en") if prompts["lang"] == "auto" else (prompts["lang"],)
+    questions = (
+        prompt_text(t, lang, prompts, i)
+        for t in table.values()
+        for lang in langs
+        for i in range(prompts["number"])
+    )
+    longest = max(len(tokenizer.encode(q)) for q in questions)
+    room = min(limits["token_max_length"], model.decoder.positions.size(0) - longest - 1)
+    return {**conf, "filter_conf": {**limits, "token_max_length": room}}
+
+
 def resume_point(checkpoint: str | None) -> tuple[int, int]:
     """Epoch and step to go on at, from the yaml beside a checkpoint; (0, 0) for plain initial weights."""
     import yaml
@@ -116,18 +134,7 @@ def main(argv: list[str] | None = None) -> int:
 
     cls = DATASETS.find(configs["dataset"])
     conf = configs["dataset_conf"]
-    if hasattr(model.decoder, "positions"):  # Whisper's decoder ends at so many; the prompt takes some
-        prompts = conf["prompt_conf"]
-        langs = ("zh", "en") if prompts["lang"] == "auto" else (prompts["lang"],)
-        longest = max(
-            len(tokenizer.encode(prompt_text(task, lang, prompts, i)))
-            for task in table.values()
-            for lang in langs
-            for i in range(prompts["number"])
-        )
-        limits = conf["filter_conf"]
-        room = min(limits["token_max_length"], model.decoder.positions.size(0) - longest - 1)
-        conf = {**conf, "filter_conf": {**limits, "token_max_length": room}}
+    conf = leave_room(model, conf, table, tokenizer)
     loaders: dict[str, Loader] = {}
     for name, lists in (("train", args.train_data), ("dev", [args.cv_data])):
         index = make_index(lists, args, table, tokenizer, conf, name)
