@@ -228,3 +228,16 @@ def test_bad_input_pipes(monkeypatch: pytest.MonkeyPatch) -> None:
     start = time.monotonic()
     assert cause("sleep 30 | cat |") == "pipe_failed"
     assert time.monotonic() - start < 10
+
+
+def test_bad_input_float_samples_beyond_full_scale() -> None:
+    """In a raw list the features would be NaN, and in a shard the samples would be clipped to noise."""
+    for factor in (1e30, 32768):
+        assert cause(encode(tone() * np.float32(factor), subtype="FLOAT")) == "too_loud"
+    assert np.abs(load_audio(encode(tone() * 3, subtype="FLOAT"))).max() > 1  # a little overshoot is none
+
+
+def test_bad_input_ark_offset_beyond_any_file(tmp_path: Path) -> None:
+    (tmp_path / "a.ark").write_bytes(b"a " + encode(tone()))
+    for offset in ("9" * 12, "9" * 30):
+        assert cause(f"{tmp_path / 'a.ark'}:{offset}") == "unreadable"

@@ -325,3 +325,28 @@ def test_ranks_share_an_epoch(tmp_path: Path, tokenizer: CharTokenizer):
     steps = {loader.plan(0) for loader in loaders}
     assert steps == {2}
     assert Counter(i.row for loader in loaders for b in loader.batches for i in b) == Counter(range(6))
+
+
+def test_bad_input_ready_made_answer_with_a_bad_label(tmp_path: Path, tokenizer: CharTokenizer):
+    wav = str(write_wav(tmp_path / "a.wav", 0.5))
+    ready = {"wav": wav, "task": "<TRANSCRIBE><EMOTION>"}
+    texts = {"a": "no<happy>", "b": "no<joyful>", "c": "no"}
+    samples = [{**ready, "key": key, "txt": txt} for key, txt in texts.items()]
+    index = index_of(write_list(tmp_path / "a.list", samples), tokenizer)
+    assert [s["key"] for s in index.samples] == ["a"]
+    assert [(s["key"], s["cause"]) for s in index.skipped] == [("b", "bad_answer"), ("c", "bad_answer")]
+    assert "<joyful>" in index.skipped[0]["detail"]
+
+
+def test_bad_input_keys_that_would_part_in_decoded_text(tmp_path: Path, tokenizer: CharTokenizer):
+    sample = {"wav": str(write_wav(tmp_path / "a.wav", 0.5)), "txt": "no"}
+    for key in ("a b", "a\tb", "a\nb"):
+        path = write_list(tmp_path / "a.list", [{**sample, "key": key}])
+        with pytest.raises(OsumError, match=r"a\.list:1: key .* has a blank"):
+            index_of(path, tokenizer, asked=["asr"], need_answer=False)
+
+
+def test_bad_input_fields_of_ones_own_do_not_move_the_audio(tmp_path: Path, tokenizer: CharTokenizer):
+    sample = {"key": "a", "wav": str(write_wav(tmp_path / "a.wav", 0.5)), "txt": "no", "tar": "/x"}
+    dataset = dataset_of(write_list(tmp_path / "a.list", [sample]), tokenizer)
+    assert isinstance(dataset[Item(0, "asr", 0)], dict)

@@ -198,6 +198,10 @@ GOOD = {"wav_scp": "a x.wav\nb y.wav\n", "text": "a hi\nb ho\n"}
         ({"spk2gender": "s f\n"}, "spk2gender", "no utt2spk"),
         ({"utt2spk": "a s\nb s\n", "spk2utt": "s a\nt b\n"}, "spk2utt:2", "b is said to be of t"),
         ({"spk2utt": "s a\nt q\n"}, "spk2utt:2", "id q is not in"),
+        ({"utt2spk": "a s\n", "spk2gender": "s f\nt m\n"}, "spk2gender:2", "id t is not in"),
+        ({"utt2dur": "a 1e308\n"}, "utt2dur:1", "duration 1e308"),
+        ({"segments": "u a 0 1e300\n"}, "segments:1", "cannot read"),
+        ({"utt2age": "a " + "9" * 5000 + "\n"}, "utt2age:1", "'9{79} is no age"),
     ],
 )
 def test_bad_input_data_dir(tmp_path: Path, files: dict[str, str], where: str, what: str) -> None:
@@ -230,3 +234,15 @@ def test_bad_input_missing_files(tmp_path: Path) -> None:
     (data / "text").write_text("q hi\n")
     with pytest.raises(OsumError, match="text:1: id q is not in"):
         read_scp(data / "wav.scp", data / "text")
+
+
+def test_bad_input_folder_or_broken_link_for_a_file(tmp_path: Path) -> None:
+    """Kaldi dirs are full of links; labels behind a broken one must not be left out in silence."""
+    data = make_dir(tmp_path / "d", **GOOD)
+    (data / "utt2emotion").symlink_to(tmp_path / "gone")
+    with pytest.raises(OsumError, match="utt2emotion: a folder or a broken link"):
+        read_data_dir(data, TASKS)
+    (data / "utt2emotion").unlink()
+    (data / "ctm").mkdir()
+    with pytest.raises(OsumError, match="ctm: a folder or a broken link"):
+        read_data_dir(data, TASKS)

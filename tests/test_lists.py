@@ -115,6 +115,12 @@ def test_lists_of_wenet_and_osum(tmp_path: Path) -> None:
         ('{"key": "a", "wav": "a.wav", "txt": "", "task": 3}', "task is 3 and should be a string"),
         ('{"key": "a", "wav": "a.wav", "txt": "", "align": [[0, 1]]}', "align should be a list of"),
         ('{"key": "a", "wav": "a.wav", "txt": "", "align": {"0": 1}}', "align should be a list of"),
+        ('{"key": "a", "wav": "a.wav", "txt": "", "duration": 1e308}', "duration is 1e[+]308 and"),
+        ('{"key": "a", "wav": "a.wav", "txt": "", "duration": 1' + "0" * 400 + "}", "duration is 10*0 and"),
+        ('{"key": "a", "wav": "a.wav", "txt": "", "duration": 1' + "0" * 5000 + "}", "malformed JSON"),
+        ('{"key": "\\ud800", "wav": "a.wav", "txt": ""}', "half a surrogate pair"),
+        ('{"key": "a", "wav": "a.wav", "txt": "x", "own": ["\\udfff"]}', "half a surrogate pair"),
+        ('\ufeff{"key": "a", "wav": "a.wav", "txt": ""}', "byte-order mark"),
     ],
 )
 def test_bad_input_lines(tmp_path: Path, line: str, what: str) -> None:

@@ -190,3 +190,27 @@ def test_bad_input_resamples(work, capsys):
     with pytest.raises(SystemExit):
         score(work, "--resamples", "0")
     assert "give a positive number" in capsys.readouterr().err
+
+
+def test_bad_input_hypotheses_of_other_ids_are_told(work, capsys):
+    (work / "decode/asr/llm_greedy/text").write_text("a yes\nzz no\nyy no\n")
+    assert score(work) == 0
+    assert "2 answers to ids that" in (err := capsys.readouterr().err) and "such as yy" in err
+    assert written(work)["asr"]["counts"]["extra"] == 2
+
+
+def test_ids_may_hold_other_white_space(tmp_path):
+    (tmp_path / "text").write_text("a\u3000b hello there\nc\td\n", encoding="utf-8")
+    assert read_hypotheses(tmp_path / "text") == {"a\u3000b": "hello there", "c": "d"}
+
+
+def test_bad_input_reference_with_an_unknown_task(work):
+    with open(work / "data.list", "a") as f:
+        f.write('{"key": "d", "wav": "d.wav", "txt": "no", "task": "<FOO>"}\n')
+    with pytest.raises(OsumError, match=r"data\.list:4: unknown task '<FOO>'"):
+        score(work)
+
+
+def test_bad_input_seed(work):
+    with pytest.raises(SystemExit):
+        score(work, "--seed", "-1")

@@ -284,6 +284,13 @@ def test_bad_input_no_tar(tmp_path: Path) -> None:
         ("a.json", b"[1]", "a.json: malformed JSON"),
         ("a.align", b"x", "a.align: malformed JSON"),
         ("README", b"hello", "README: not named KEY.suffix"),
+        ("a.json", b'{"txt": 7}', "'a': txt is 7 and should be a string"),
+        ("a.json", b'{"duration": "x"}', "'a': duration is 'x' and should be seconds"),
+        ("a.json", b'{"duration": 1e308}', "duration is 1e[+]308"),
+        ("a.json", b'{"speaker": "\\ud800"}', "a.json: half a surrogate pair"),
+        ("a.align", b"[[0, 1, 5]]", "align should be a list of"),
+        ("a.task", b"\xff", "task is .* and should be a string"),
+        ("\udcff.txt", b"hi", "half a surrogate pair"),
     ],
 )
 def test_bad_input_members(tmp_path: Path, member: str, content: bytes, what: str) -> None:
@@ -364,3 +371,50 @@ def test_bad_input_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wo
     assert after["data.list"] == before["data.list"]
     for path in out.glob("*.tar"):
         assert len(index_shard(path)) == 3  # each is whole, old or new
+
+
+def tar_of(path: Path, members: list[tuple[str, bytes]]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def test_bad_input_an_utterance_twice_in_a_row(tmp_path: Path) -> None:
+    tar = tar_of(tmp_path / "x.tar", [("a.txt", b"hi"), ("a.wav", b"1"), ("a.txt", b"ho"), ("a.wav", b"2")])
+    for read in (lambda p: list(read_shard(p)), index_shard):
+        with pytest.raises(OsumError, match="a.txt: comes twice"):
+            read(tar)
+
+
+def test_bad_input_json_does_not_take_the_place_of_the_tars_own(tmp_path: Path) -> None:
+    own = json.dumps({"key": "z", "wav": "/x", "start": 1, "end": 9, "tar": "/y", "offset": 3, "size": 4})
+    tar = tar_of(tmp_path / "x.tar", [("a.txt", b"hi"), ("a.json", own.encode()), ("a.wav", b"12345")])
+    sample = index_shard(tar)[0]
+    assert (sample["key"], sample["tar"], sample["size"]) == ("a", str(tar), 5)
+    assert not {"wav", "start", "end"} & sample.keys()
+    assert [(s["key"], s["wav"]) for s in read_shard(tar)] == [("a", b"12345")]
+
+
+@pytest.mark.parametrize(
+    "line, what",
+    [
+        ('{"key": "a"}', r"x\.list:1: a line of a raw list; give --data_type raw"),
+        ("\ufeffx.tar", r"x\.list:1: begins with a byte-order mark"),
+        ("a\0b", "null byte"),
+        ("x" * 5000, "name too long"),
+    ],
+)
+def test_bad_input_tar_list(tmp_path: Path, line: str, what: str) -> None:
+    (tmp_path / "x.list").write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(OsumError, match=what) as e:
+        for _, tar in read_tar_list(tmp_path / "x.list"):
+            index_shard(tar)
+    assert len(str(e.value)) < 400
+
+
+def test_bad_input_sample_rate(tmp_path: Path) -> None:
+    with pytest.raises(OsumError, match="sample_rate: is 3000000000"):
+        write_shards(some_samples(tmp_path, 1), tmp_path / "s", tmp_path / "l", sample_rate=3_000_000_000)

@@ -413,6 +413,10 @@ def test_a_file_can_replace_a_tasks_prompts(tmp_path):
         ("room_gender:", "room_gender: 3\nx:", "room_gender: 3 is not a mapping"),
         ("room_gender:", "room_gender: [", "ninth.yaml:13: "),
         (NINTH, "- a\n", "ninth.yaml: no tasks"),
+        (NINTH, "? [a, b]\n: x\n", "ninth.yaml:1: a key that is no single word"),
+        (NINTH, "a: 2024-13-45\n", "ninth.yaml: malformed YAML .month"),
+        ("    aliases:", "    ranges: [1]\n    aliases:", r"label.ranges: \[1\] is not a mapping"),
+        ("name: room", "name: untranscribed", "bad label name"),
     ],
 )
 def test_bad_input_task_file(ninth, old, new, complaint):

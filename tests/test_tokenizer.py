@@ -147,6 +147,8 @@ def test_bad_input_training(tmp_path):
     assert list(tmp_path.iterdir()) == []
     least = int(str(e.value).split()[-1])
     train_sentencepiece(lines, tmp_path / "t.model", least, fixed_symbols(TABLE, 0.04, 8.0))
+    with pytest.raises(OsumError, match="vocab_size: is 0"):
+        train_sentencepiece(lines, tmp_path / "t.model", 0)
     with pytest.raises(OsumError, match="no text"):
         train_sentencepiece([], tmp_path / "t.model", 300)
     with pytest.raises(OsumError, match="no task has prompts in 'fr'"):
@@ -156,3 +158,10 @@ def test_bad_input_training(tmp_path):
     for step, longest in ((0, 8), (0.015, 8), (0.04, 0), (0.04, float("nan"))):
         with pytest.raises(OsumError, match="time"):
             time_marks(step, longest)
+
+
+def test_bad_input_list_without_utterances(tmp_path):
+    (tmp_path / "empty.list").write_text("\n")
+    with pytest.raises(OsumError, match="empty.list: no utterance in it"):
+        main(["--data_list", str(tmp_path / "empty.list"), "--output", str(tmp_path / "t.model")])
+    assert not (tmp_path / "t.model").exists()

@@ -48,6 +48,8 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.resamples < 1:
         parser.error("--resamples: give a positive number")
+    if args.seed < 0:
+        parser.error("--seed: give 0 or more")
     return args
 
 
@@ -65,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not any(task.supported_by(sample) for sample in samples):
             print(f"warning: {path}: {args.data} has no reference for {name}; not scored", file=sys.stderr)
             continue
+        if strangers := hyps.keys() - {sample["key"] for sample in samples}:
+            what = f"{len(strangers)} answers to ids that {args.data} does not have, such as {min(strangers)}"
+            print(f"warning: {path}: {what}; not scored", file=sys.stderr)
         scores[name] = score_task(task, samples, hyps, args.normalizer, draws)
     if not scores:
         raise OsumError(args.data, f"no reference for any task in {args.decode_dir}", "give its own --data")

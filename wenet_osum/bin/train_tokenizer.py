@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from wenet_osum.dataset.lists import read_raw_list
-from wenet_osum.errors import run_main
+from wenet_osum.errors import OsumError, run_main
 from wenet_osum.tasks import load_tasks
 from wenet_osum.text.train_sentencepiece import fixed_symbols, train_sentencepiece, training_lines
 
@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train and report; returns the exit status."""
     args = get_args(argv)
     tasks = load_tasks(*args.task_conf)
-    samples = (sample for path in args.data_list for _, sample in read_raw_list(path))
+    samples = [sample for path in args.data_list for _, sample in read_raw_list(path)]
+    if not samples:
+        raise OsumError(" ".join(args.data_list), "no utterance in it", "check --data_list")
     lines = training_lines(samples, tasks, [lang for lang in args.prompts.split(",") if lang])
     symbols = fixed_symbols(tasks, args.time_step, args.max_time)
     pieces = train_sentencepiece(lines, args.output, args.vocab_size, symbols)

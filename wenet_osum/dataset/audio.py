@@ -18,6 +18,9 @@ from wenet_osum.errors import BadUtterance
 # As Kaldi's extract-segments: a segment may end this much (seconds) after its recording.
 MAX_OVERSHOOT = 0.5
 
+# Float samples are in [-1, 1]; mp3 and processing overshoot a little, 16-bit numbers kept as floats do not.
+MAX_SAMPLE = 32.0
+
 _BLOCK = 1 << 20  # frames decoded at a time
 _MP3_PREROLL = 16 * 1152
 _NO_END = 1 << 48  # libsndfile's frame count when the header has none is larger
@@ -116,7 +119,8 @@ def load_audio(
     Raises:
         BadUtterance: with one of the causes ``missing`` (no such file), ``unreadable`` (no audio, or a
             coding that is not known), ``truncated`` (less audio than the header declares), ``empty``,
-            ``nan`` (samples that are not finite), ``pipe_failed``, ``segment_out_of_range``.
+            ``nan`` (samples that are not finite), ``too_loud`` (samples beyond ``MAX_SAMPLE``),
+            ``pipe_failed``, ``segment_out_of_range``.
     """
     with open_source(source, key, keep=start is not None) as stream:
         recording = _open(stream, key)
@@ -213,6 +217,9 @@ def _whole(recording: _Recording, first: int, last: int, key: str) -> Iterator[n
         got += len(block)
         if not np.isfinite(block).all():
             raise BadUtterance(key, "nan", "samples that are not finite numbers")
+        if np.abs(block).max() > MAX_SAMPLE:
+            what = f"float samples up to {np.abs(block).max():g}, full scale is 1"
+            raise BadUtterance(key, "too_loud", what)
         yield block
     if recording.frames is not None and got < wanted - recording.slack:
         raise BadUtterance(key, "truncated", f"{got} samples where {wanted} are declared; cut off or corrupt")

@@ -6,6 +6,7 @@ aside here, before training starts, with its cause.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,16 @@ class Index:
 
 
 def target_text(sample: dict[str, Any], task: Task, time_step: float) -> str:
-    """The text the model is to answer: composed from the labels, or the line's own when it is ready-made."""
+    """The text the model is to answer: composed from the labels, or the line's own when it is ready-made.
+
+    Raises:
+        BadUtterance: a ready-made ``txt`` is not what the task asks for.
+        OsumError: a label that is none.
+    """
     if sample.get("task"):
+        if problems := task.parse(sample["txt"]).problems:
+            what = f"{'; '.join(problems)} in a txt for {task.tag}"
+            raise BadUtterance(sample["key"], "bad_answer", what)
         return process_text(sample["txt"])
     return task.compose(task.answer_of(sample), time_step)
 
@@ -80,7 +89,7 @@ def audio_source(sample: dict[str, Any]) -> str | bytes:
     Raises:
         BadUtterance: the tar is gone or ends early.
     """
-    if "tar" not in sample:
+    if "wav" in sample:
         return sample["wav"]
     try:
         with open(sample["tar"], "rb") as f:
@@ -114,7 +123,7 @@ def allowed_tasks(
         try:
             names = [table.find(sample["task"]).name]
         except OsumError as e:
-            raise OsumError(where, e.what, e.mend) from None
+            raise OsumError(where, f"unknown task {e.where!r:.80}", e.mend) from None
     else:
         names = [t.name for t in table.offered(sample)]
     return tuple(n for n in names if asked is None or n in asked)
@@ -150,6 +159,9 @@ def build_index(
                 where, f"utterance {key} is here twice (before at {seen[key]})", "keep one of the two"
             )
         seen[key] = where
+        if not need_answer and re.search("[ \t\r\n]", key):
+            what = f"key {key!r:.80} has a blank, tab or line end, which would part it in decoded text"
+            raise OsumError(where, what, "rename it")
         try:
             n = round(duration_of(sample) * 100)
             if n > limits["max_length"]:
@@ -181,6 +193,12 @@ def build_index(
         except BadUtterance as e:
             index.skipped.append({"key": key, "cause": e.cause, "detail": e.detail})
             continue
+        except OsumError as e:
+            if e.where != key:
+                raise
+            raise OsumError(
+                where if where.endswith(f" {key}") else f"{where} {key}", e.what, e.mend
+            ) from None
         index.samples.append(sample)
         index.tasks.append(names)
         frames.append(n)

@@ -101,6 +101,11 @@ def load_data_dir(path: str | Path, tasks: TaskTable, on_fault: OnFault) -> Data
     fields = list(tasks.fields.values())
     by_utterance = ["text", "utt2dur", "utt2spk", "utt2lang", *(f.file for f in fields), "utt2reply"]
     others = ["wav.scp", "segments", "spk2utt", *(f.spk_file for f in fields if f.spk_file)]
+    for name in dict.fromkeys([*others, *by_utterance, "ctm"]):
+        if os.path.lexists(data.path / name) and not (data.path / name).is_file():
+            on_fault(
+                Fault(str(data.path / name), "a folder or a broken link", "put the file there, or remove it")
+            )
     for name in dict.fromkeys(others + by_utterance):
         if (data.path / name).is_file():
             # An empty transcript is one: a clip in which nobody speaks.
@@ -220,6 +225,7 @@ def _add_labels(data: DataDir, label: LabelField, speakers: dict[str, str], on_f
         table = data.table(label.spk_file)
         if table and not speakers:
             on_fault(Fault(str(table.path), "speakers' labels, and no utt2spk", "add utt2spk"))
+        _drop_strangers(table, set(speakers.values()), str(data.path / "utt2spk"), on_fault)
         by_speaker = _canonical(table, label, on_fault)
     own = _canonical(data.table(label.file), label, on_fault)
     for key, sample in data.samples.items():
@@ -235,6 +241,6 @@ def _canonical(table: Table, label: LabelField, on_fault: OnFault) -> dict[str, 
         if value is not None:
             values[key] = value
         else:
-            what = f"{entry.value!r} is no {label.name}"
+            what = f"{entry.value!r:.80} is no {label.name}"
             on_fault(Fault(table.where(key), what, f"use one of: {', '.join(label.values)}"))
     return values

@@ -8,12 +8,12 @@ A sample that has no ``txt`` (nobody wrote down what is said) is not one whose `
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from wenet_osum.dataset.kaldi import Sample
+from wenet_osum.dataset.tables import MAX_SECONDS
 from wenet_osum.errors import OsumError
 from wenet_osum.fileio import atomic_write, read_lines
 
@@ -57,7 +57,7 @@ def write_raw_list(samples: Iterable[Mapping[str, Any]], path: str | Path) -> in
     with atomic_write(path) as f:
         for sample in samples:
             record = to_record(sample)
-            problem = _problem(record)
+            problem = find_problem(record)
             key = record.get("key")
             if not problem and key in keys:
                 problem = "key", "comes twice"
@@ -83,15 +83,28 @@ def read_raw_list(path: str | Path) -> Iterator[tuple[str, Sample]]:
         where = f"{path}:{n}"
         try:
             record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as e:
+        except (ValueError, RecursionError) as e:  # ValueError: also a number of thousands of digits
             at = f" at column {e.colno}" if isinstance(e, json.JSONDecodeError) else ""
+            if line.startswith("\ufeff"):
+                at = ": a byte-order mark before it"
             raise OsumError(where, f"malformed JSON{at}", "write one JSON object a line") from None
         if not isinstance(record, dict):
             raise OsumError(where, "not a JSON object", 'write {"key": ..., "wav": ..., "txt": ...}')
-        problem = _problem(record)
+        problem = find_problem(record)
         if problem:
             raise OsumError(where, " ".join(problem), "mend or remove the line")
+        if "\\u" in line:  # only an escape can write one
+            check_surrogates(record, where)
         yield where, from_record(record)
+
+
+def check_surrogates(value: Any, where: str) -> None:
+    """Refuse half a surrogate pair, which JSON can write and no text file can hold."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as e:
+        what = f"half a surrogate pair, \\u{ord(e.object[e.start]):04x}"
+        raise OsumError(where, what, "write the whole character") from None
 
 
 def dump_json(value: Any, where: str) -> str:
@@ -108,22 +121,22 @@ def dump_json(value: Any, where: str) -> str:
     return line
 
 
-def _problem(record: Mapping[str, Any]) -> tuple[str, str] | None:
+def find_problem(record: Mapping[str, Any]) -> tuple[str, str] | None:
     """The first key that is amiss, and how; None if all is well."""
     for name in ("key", "wav", "txt"):
         if name not in record:
             return name, "is missing"
         if not isinstance(record[name], str):
-            return name, f"is {record[name]!r} and should be a string"
+            return name, f"is {record[name]!r:.80} and should be a string"
         if not record[name].strip() and name != "txt":
             return name, "is empty"
     for name in _STRINGS:
         if not isinstance(record.get(name) or "", str):
-            return name, f"is {record[name]!r} and should be a string"
+            return name, f"is {record[name]!r:.80} and should be a string"
     for name in _NUMBERS:
         value = record.get(name)
         if value is not None and not (_is_number(value) and value >= 0):
-            return name, f"is {value!r} and should be seconds from 0 up"
+            return name, f"is {value!r:.80} and should be seconds from 0 up"
     start, end = record.get("start") or 0, record.get("end")
     if end is not None and end <= start:
         return "end", f"is {end} and should be after the start, {start}"
@@ -134,7 +147,8 @@ def _problem(record: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # False for NaN, and for what is beyond any time.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_SECONDS
 
 
 def _is_timed_word(value: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, cast, final
 
 from wenet_osum.dataset.audio import audio_duration
 from wenet_osum.dataset.kaldi import Sample
-from wenet_osum.dataset.lists import from_record
+from wenet_osum.dataset.lists import check_surrogates, find_problem, from_record
 from wenet_osum.dataset.shards import AUDIO_SUFFIXES, JSON_SUFFIXES
 from wenet_osum.errors import BadUtterance, OsumError
 from wenet_osum.fileio import read_lines
@@ -33,7 +33,7 @@ def read_shard(tar_path: str | Path) -> Iterator[Sample]:
         for key, members in shard.groups():
             audio = _audio_member(members)
             wav = shard.read(audio) if audio else b""
-            yield {"key": key, "wav": wav, **shard.fields(members)}
+            yield {"key": key, "wav": wav, **shard.fields(key, members)}
 
 
 def index_shard(tar_path: str | Path) -> list[Sample]:
@@ -51,7 +51,7 @@ def index_shard(tar_path: str | Path) -> list[Sample]:
     with _Shard(tar_path) as shard:
         for key, members in shard.groups():
             audio = _audio_member(members)
-            sample = {"key": key, "tar": str(tar_path), "offset": 0, "size": 0, **shard.fields(members)}
+            sample = {"key": key, **shard.fields(key, members), "tar": str(tar_path), "offset": 0, "size": 0}
             if audio:
                 sample["offset"], sample["size"] = audio.offset_data, audio.size
                 if "duration" not in sample:
@@ -63,8 +63,16 @@ def index_shard(tar_path: str | Path) -> list[Sample]:
 
 
 def read_tar_list(path: str | Path) -> Iterator[tuple[str, str]]:
-    """Yield ``(file:line, tar)`` of a shard list."""
+    """Yield ``(file:line, tar)`` of a shard list.
+
+    Raises:
+        OsumError: no such file, or not such a list.
+    """
     for n, line in read_lines(path):
+        if line.lstrip("\ufeff").startswith("{"):
+            raise OsumError(f"{path}:{n}", "a line of a raw list", "give --data_type raw, or a list of tars")
+        if line.startswith("\ufeff"):
+            raise OsumError(f"{path}:{n}", "begins with a byte-order mark", "save it as UTF-8 without BOM")
         if line.strip():
             yield f"{path}:{n}", line.strip()
 
@@ -81,6 +89,9 @@ class _Shard:
             self._file = open(self.path, "rb")
         except FileNotFoundError:
             raise OsumError(self.path, "no such file", "check the path in the shard list") from None
+        except (OSError, ValueError) as e:  # ValueError: a NUL byte in the path
+            why = getattr(e, "strerror", None) or str(e)
+            raise OsumError(f"{self.path:.200}", why, "check the path in the shard list") from None
         try:
             # Uncompressed only: audio does not shrink, and its place in the file must be known.
             self._tar = tarfile.open(fileobj=self._file, mode="r:", encoding="utf-8")
@@ -95,6 +106,7 @@ class _Shard:
 
     def groups(self) -> Iterator[Group]:
         """Yield each key with its members by suffix."""
+        # A key that comes again later is found by who sees more than one shard.
         key: str | None = None
         members: dict[str, tarfile.TarInfo] = {}
         for member in self._members():
@@ -105,6 +117,8 @@ class _Shard:
                 if key is not None:
                     yield key, members
                 key, members = name, {}
+            if suffix in members:
+                raise OsumError(f"{self.path}: {member.name}", "comes twice", "make the shard again")
             members[suffix] = member
         if key is not None:
             yield key, members
@@ -136,7 +150,7 @@ class _Shard:
         """The content of a member as a stream, for who needs only its beginning."""
         return cast(BinaryIO, self._tar.extractfile(member))
 
-    def fields(self, members: dict[str, tarfile.TarInfo]) -> dict[str, Any]:
+    def fields(self, key: str, members: dict[str, tarfile.TarInfo]) -> dict[str, Any]:
         """Everything of an utterance but its audio, ``txt`` first."""
         record: dict[str, Any] = {"txt": ""}
         for suffix, member in members.items():
@@ -160,11 +174,20 @@ class _Shard:
                 record[suffix] = _seconds(text)
             else:
                 record[suffix] = text.strip()
+        # The tar has the key and the audio; a segment was cut out and is whole.
+        for name in ("key", "wav", "start", "end"):
+            record.pop(name, None)
+        where = f"{self.path}: {key!a:.80}"
+        check_surrogates(key, where)
+        problem = find_problem({"key": "-", "wav": "-", **record})
+        if problem:
+            raise OsumError(where, " ".join(problem), "make the shard again")
         return from_record(record)
 
     def _json(self, member: tarfile.TarInfo, text: str, kind: type) -> Any:
         try:
             value = json.loads(text)
+            check_surrogates(value, f"{self.path}: {member.name}")
         except ValueError:
             value = None
         if not isinstance(value, kind) or value is None:

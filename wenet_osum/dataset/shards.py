@@ -29,6 +29,7 @@ from wenet_osum.dataset.parallel import ordered_map
 from wenet_osum.errors import BadUtterance, OsumError
 from wenet_osum.fileio import atomic_write
 
+MAX_SAMPLE_RATE = 768_000
 SHARD_TYPES = ("shard", "shard_full_data")
 AUDIO_SUFFIXES = frozenset({"flac", "mp3", "m4a", "ogg", "opus", "wav", "wma"})
 JSON_SUFFIXES = frozenset(("align", "extra"))
@@ -99,6 +100,8 @@ def write_shards(
     for name, value in (("num_utts_per_shard", num_utts_per_shard), ("sample_rate", sample_rate)):
         if value < 1:
             raise OsumError(name, f"is {value}", "give a number above 0")
+    if sample_rate > MAX_SAMPLE_RATE:
+        raise OsumError("sample_rate", f"is {sample_rate}", f"give {MAX_SAMPLE_RATE} or less")
     one_at_a_time = threading.Lock()
 
     def done() -> None:

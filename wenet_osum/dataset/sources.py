@@ -102,7 +102,10 @@ def _run(command: str, key: str) -> bytes:
 def _ark_entry(path: str, offset: int, key: str) -> bytes:
     """The encoded audio at ``offset`` of a Kaldi ark: a wave file, or kaldiio's form of other codings."""
     with _open_file(path, key) as f:
-        f.seek(offset)
+        try:
+            f.seek(offset)
+        except (OSError, ValueError, OverflowError):  # an offset that no file can have
+            raise BadUtterance(key, "unreadable", f"{path}:{offset}: no such offset") from None
         head = f.read(8)
         if head[:4] == b"RIFF" and len(head) == 8:
             length = int.from_bytes(head[4:], "little")

@@ -14,6 +14,8 @@ from typing import NamedTuple, NoReturn
 
 from wenet_osum.errors import OsumError
 
+MAX_SECONDS = 1e8  # three years; a number beyond it is no time in a recording
+
 
 class Fault(NamedTuple):
     """Something the user has to mend.
@@ -153,9 +155,9 @@ def read_ctm(path: Path, on_fault: OnFault) -> dict[str, list[TimedWord]]:
 
 
 def parse_seconds(text: str) -> float | None:
-    """A finite number of seconds, or None."""
+    """A number of seconds that can be a time in a recording, or None."""
     try:
         number = float(text)
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
+    return number if math.isfinite(number) and abs(number) <= MAX_SECONDS else None

@@ -26,6 +26,7 @@ _AUDIO_MENDS = {
     "truncated": "copy or download it again, or remove the line",
     "empty": "remove the line",
     "nan": "make the file again, or remove the line",
+    "too_loud": "scale its samples to -1 .. 1, or remove the line",
     "pipe_failed": "run the command by hand from this directory",
 }
 

@@ -30,7 +30,10 @@ class CausalConvs(nn.Module):
         self.strides = strides
         parts: list[nn.Module] = []
         for stride in strides:
-            parts += [nn.ConstantPad1d((2, 0), 0.0), nn.Conv1d(size, size, 3, stride=stride), nn.GELU()]
+            conv = nn.Conv1d(size, size, 3, stride=stride)
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            nn.init.zeros_(conv.bias)
+            parts += [nn.ConstantPad1d((2, 0), 0.0), conv, nn.GELU()]
         self.conv = nn.Sequential(*parts)
 
     def forward(self, xs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

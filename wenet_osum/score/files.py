@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ def read_hypotheses(path: str | Path) -> dict[str, str]:
     for n, line in read_lines(path):
         if not line.strip():
             continue
-        key, *rest = line.split(maxsplit=1)
+        # Only blank and tab part them: an id may hold other white space, such as U+3000.
+        key, *rest = re.split("[ \t]+", line.strip(" \t"), maxsplit=1)
         if key in hyps:
             raise OsumError(f"{path}:{n}", f"a second hypothesis for {key}", "keep one, or decode again")
         hyps[key] = rest[0].strip() if rest else ""
@@ -68,7 +70,13 @@ def read_references(path: str | Path, tasks: TaskTable) -> list[dict[str, Any]]:
     if path.is_dir():
         samples = read_data_dir(path, tasks)
     elif path.is_file():
-        samples = [sample for _, sample in read_raw_list(path)]
+        samples = []
+        for where, sample in read_raw_list(path):
+            try:
+                tasks.offered(sample)
+            except OsumError as e:
+                raise OsumError(where, e.what, e.mend) from None
+            samples.append(sample)
     else:
         raise OsumError(str(path), "no such data dir or list", "check --data")
     if not samples:

@@ -16,7 +16,10 @@ from wenet_osum.text.normalize import process_text
 
 BUILT_IN = Path(__file__).with_name("tasks.yaml")
 _TASK_KEYS = {"tag", "prompts", "label"}
-_SAMPLE_KEYS = ("key", "wav", "txt", "start", "end", "duration", "speaker", "lang", "task", "reply", "align")
+_SAMPLE_KEYS = (
+    *("key", "wav", "txt", "start", "end", "duration", "speaker", "lang", "task", "reply", "align"),
+    *("untranscribed", "tar", "offset", "size"),
+)
 _LABEL_KEYS = {"name", "atom", "file", "spk_file", "values", "aliases", "ranges"}
 
 
@@ -114,6 +117,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key that is no single word", key_node.start_mark
+                )
             if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key_node.value!r} is given twice", key_node.start_mark
@@ -133,6 +140,8 @@ def _read_yaml(path: str | Path) -> dict[Any, Any]:
         mark = getattr(e, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise OsumError(where, getattr(e, "problem", None) or "malformed YAML", "mend the YAML") from None
+    except ValueError as e:  # a date that is none
+        raise OsumError(str(path), f"malformed YAML ({e})", "mend the YAML") from None
     if not isinstance(content, dict):
         raise OsumError(str(path), "no tasks", "write an entry 'name: {tag: ..., prompts: ...}' a task")
     return content
@@ -174,6 +183,9 @@ def _label_field(entry: Any, where: str) -> LabelField:
     for value in values:
         if "<" in value or ">" in value or f"<{value}>" == REPLY_MARK:
             raise OsumError(f"{where}.values", f"{value!r} cannot stand in a tag", "rename it")
+    for key in ("aliases", "ranges"):
+        if not isinstance(entry.get(key) or {}, dict):
+            raise OsumError(f"{where}.{key}", f"{entry[key]!r:.80} is not a mapping", "write {name: ...}")
     aliases = {}
     for alias, value in (entry.get("aliases") or {}).items():
         aliases[str(alias)] = _one_of(process_text(_string(value, f"{where}.aliases")), values, where)

@@ -127,7 +127,9 @@ class Task:
     def _canonical(label: LabelField, raw: Any, where: str) -> str:
         value = label.canonical(str(raw))
         if value is None:
-            raise OsumError(where, f"unknown {label.name} {raw!r}", f"use one of {', '.join(label.values)}")
+            raise OsumError(
+                where, f"unknown {label.name} {raw!r:.80}", f"use one of {', '.join(label.values)}"
+            )
         return value
 
     def normalize(self, answer: Answer, time_step: float = 0.01, where: str = "") -> Answer:

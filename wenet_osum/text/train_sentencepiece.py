@@ -100,6 +100,8 @@ def train_sentencepiece(
 
     if not lines:
         raise OsumError(str(output), "no text to train a tokenizer on", "give a list with transcripts")
+    if vocab_size < 1:
+        raise OsumError("vocab_size", f"is {vocab_size}", "give 1 or more")
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
