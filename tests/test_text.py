@@ -163,8 +163,8 @@ def test_tokenizers_pickle_without_their_backend(hf_folder, units):
 @pytest.mark.parametrize(
     "configs, complaint",
     [
-        ({}, "tokenizer: unknown tokenizer None; use one of sentencepiece, huggingface, char"),
-        ({"tokenizer": "bpe"}, "unknown tokenizer 'bpe'"),
+        ({}, "tokenizer: unknown name None; choose one of char, huggingface, sentencepiece"),
+        ({"tokenizer": "bpe"}, "unknown name 'bpe'"),
         ({"tokenizer": "char"}, "tokenizer_conf.symbol_table_path: missing"),
         (
             {"tokenizer": "sentencepiece", "tokenizer_conf": {"model": "x"}},

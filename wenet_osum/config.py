@@ -149,7 +149,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> dict[st
         raise OsumError(str(path), "no such config", "check --config")
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
+    except (yaml.YAMLError, ValueError) as e:
         mark = getattr(e, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise OsumError(f"{path}{line}", f"not YAML ({getattr(e, 'problem', e)})", "mend the line") from None
@@ -175,7 +175,7 @@ def apply_override(given: dict[str, Any], item: str) -> None:
         section = section[key]
     try:
         section[last] = yaml.safe_load(value)
-    except yaml.YAMLError as e:
+    except (yaml.YAMLError, ValueError) as e:
         reason = getattr(e, "problem", e)
         raise OsumError(f"--override_config {item!r}", f"not YAML ({reason})", "mend the value") from None
 
@@ -187,6 +187,7 @@ def check_values(configs: dict[str, Any], where: str) -> None:
         raise OsumError(
             f"{where}: cmvn", f"is {configs['cmvn']!r}", "log-mel features are taken as they are: null"
         )
+    check_ranges(configs, where)
     for key, value in (
         ("save_interval", configs["save_interval"]),
         ("scheduler_conf.max_steps", configs["scheduler_conf"]["max_steps"]),
@@ -214,6 +215,42 @@ def check_values(configs: dict[str, Any], where: str) -> None:
             f"{data['log_mel_spectrogram_conf']['num_mel_bins']}",
             "make them equal",
         )
+
+
+# Dotted key -> least and most allowed value.
+RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),
+    "grad_clip": (1e-9, float("inf")),
+    "optim_conf.lr": (0, 10),
+    "optim_conf.eps": (0, 1),
+    "optim_conf.weight_decay": (0, 10),
+    "scheduler_conf.warmup_steps": (0, float("inf")),
+    "scheduler_conf.hold_steps": (0, float("inf")),
+    "dataset_conf.resample_conf.resample_rate": (8000, 192000),
+    "dataset_conf.log_mel_spectrogram_conf.n_fft": (16, 16384),
+    "dataset_conf.log_mel_spectrogram_conf.hop_length": (1, 16384),
+    "dataset_conf.batch_conf.batch_size": (1, float("inf")),
+    "dataset_conf.batch_conf.max_frames_in_batch": (1, float("inf")),
+    "dataset_conf.batch_conf.max_tokens_in_batch": (1, float("inf")),
+    "dataset_conf.max_bad_share": (0, 1),
+    "dataset_conf.time_step": (0.01, 10),
+}
+
+
+def check_ranges(configs: dict[str, Any], where: str) -> None:
+    """Numbers within ``RANGES``; two betas from 0 to below 1; positive ``lr_scale`` by part."""
+    for key, (least, most) in RANGES.items():
+        value: Any = configs
+        for name in key.split("."):
+            value = value[name]
+        if not least <= value <= most:
+            raise OsumError(f"{where}: {key}", f"is {value!r}", f"give a number from {least} to {most}")
+    betas, scales = configs["optim_conf"]["betas"], configs["optim_conf"]["lr_scale"]
+    if len(betas) != 2 or not all(isinstance(b, (int, float)) and 0 <= b < 1 for b in betas):
+        raise OsumError(f"{where}: optim_conf.betas", f"is {betas!r}", "give two numbers from 0 to below 1")
+    for part, scale in scales.items():
+        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < float("inf"):
+            raise OsumError(f"{where}: optim_conf.lr_scale.{part}", f"is {scale!r}", "give a positive number")
 
 
 def save_config(configs: dict[str, Any], path: str | Path) -> None:

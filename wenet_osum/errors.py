@@ -64,13 +64,16 @@ def run_main(main: Callable[[], int | None]) -> None:
     except OSError as e:
         if e.errno not in (
             *(errno.ENOSPC, errno.EDQUOT, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS),
-            *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+            *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO),
         ):
             raise
         mend = {
             errno.ENOSPC: "free some space and run the command again",
             errno.EDQUOT: "free some space and run the command again",
-            **dict.fromkeys((errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR), "check the path"),
+            **dict.fromkeys(
+                (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+                "check the path",
+            ),
         }.get(e.errno, "check the permissions")
         print(f"error: {e.filename or 'disk'}: {e.strerror}; {mend}", file=sys.stderr)
         code = 1

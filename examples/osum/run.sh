@@ -16,6 +16,7 @@ stop_stage=7
 corpus=tiny            # tiny | asterisk
 data=                  # your own data in place of a corpus
 size=full              # quick: a tenth of the demo corpus
+lenient=false          # true: go on when validate finds faults; bad recordings are set aside and listed
 seed=1
 nj=2                   # processes for data preparation
 languages=en,es,fr,it,ru    # of --corpus asterisk
@@ -30,6 +31,7 @@ max_time=5.0
 stage1_config=         # conf/tiny_stage1.yaml, or conf/asterisk_stage1.yaml
 train_config=          # conf/tiny.yaml, or conf/asterisk.yaml
 dir=                   # exp/tiny, exp/asterisk or exp/NAME of --data DIR
+warmup_tasks=          # weights of the tasks of one epoch before stage 2 proper; the demo corpus sets its own
 tensorboard_dir=tensorboard
 device=cpu
 dtype=fp32
@@ -45,9 +47,16 @@ decode_batch=32
 tasks=all              # of decoding: names with commas between
 require=               # tasks that must have a score
 
-. ./path.sh
+options=               # end of what the command line may set
 . ./parse_options.sh
+. ./path.sh
 set -euo pipefail
+for option in stage stop_stage nj num_utts_per_shard vocab_size nproc_per_node num_threads num_workers average_num decode_batch; do
+  if ! [[ ${!option} =~ ^[0-9]+$ ]]; then echo "error: $0: --$option ${!option}: give a whole number" >&2; exit 1; fi
+done
+case $data_type in raw|shard|shard_full_data) ;; *) echo "error: $0: --data_type $data_type: choose raw, shard or shard_full_data" >&2; exit 1 ;; esac
+case $lenient in true|false) ;; *) echo "error: $0: --lenient $lenient: choose true or false" >&2; exit 1 ;; esac
+case $size in full|quick) ;; *) echo "error: $0: --size $size: choose full or quick" >&2; exit 1 ;; esac
 
 # Names that follow from the others.
 own=
@@ -62,6 +71,9 @@ if [ "$corpus" = asterisk ] && [ -z "$own" ]; then recipe=asterisk; else recipe=
 stage1_config=${stage1_config:-conf/${recipe}_stage1.yaml}
 train_config=${train_config:-conf/$recipe.yaml}
 decode_checkpoint=${decode_checkpoint:-$dir/final.pt}
+if [ "$corpus" = tiny ] && [ -z "$own" ]; then
+  warmup_tasks=${warmup_tasks:-"{ved_only: 1, ser_only: 1.5, ssr_only: 1, sgc_only: 0.8, sap_only: 0.4}"}
+fi
 
 if [ -n "$own" ] && [ -f "$data/wav.scp" ]; then
   sets=test            # a single data dir is only decoded
@@ -99,7 +111,8 @@ fi
 if on 1; then
   say 1 "validate, lists, shards"
   for x in $sets; do
-    osum validate --num_threads "$nj" "$(kaldi_dir "$x")"
+    osum validate --num_threads "$nj" "$(kaldi_dir "$x")" || $lenient || {
+      echo "error: $(kaldi_dir "$x"): mend these, or go on without the bad recordings by --lenient true" >&2; exit 1; }
     osum make_raw_list --data_dir "$(kaldi_dir "$x")" "$lists/$x/raw.list"
     if [ "$data_type" != raw ]; then
       osum make_shard_list --data_dir "$(kaldi_dir "$x")" --shard_type "$data_type" --num_threads "$nj" \
@@ -130,7 +143,15 @@ fi
 
 if on 4 && ! $decode_only; then
   say 4 "stage 2: encoder, adapter, LLM"
-  train "$train_config" "$dir" --enc_init "$dir/stage1/final.pt" --enc_init_mods encoder.,ctc.
+  init=$dir/stage1/final.pt mods=encoder.,ctc.
+  if [ -n "$warmup_tasks" ]; then
+    # Beside the many tokens of transcripts a model of this size never notices the few of labels; one epoch
+    # of labels alone shows it the voice, the next ones everything.
+    train "$train_config" "$dir/warmup" --enc_init "$init" --enc_init_mods "$mods" \
+      --override_config max_epoch=1 --override_config "dataset_conf.task_weights=$warmup_tasks"
+    init=$dir/warmup/final.pt mods=encoder.,ctc.,adapter.,speech_bounds.,decoder.
+  fi
+  train "$train_config" "$dir" --enc_init "$init" --enc_init_mods "$mods"
 fi
 
 if on 5 && ! $decode_only; then

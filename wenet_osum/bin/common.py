@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable
 from typing import Any
 
 from wenet_osum.errors import OsumError
 from wenet_osum.tasks import TaskTable, load_tasks
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """An argparse type: a whole number from ``least`` up."""
+
+    def read(text: str) -> int:
+        if not text.lstrip("-").isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} up")
+        return int(text)
+
+    return read
 
 
 def load_table(configs: dict[str, Any]) -> TaskTable:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from wenet_osum.bin.common import count_line, load_table, prepare_configs
+from wenet_osum.bin.common import at_least, count_line, load_table, prepare_configs
 from wenet_osum.checkpoint.weights import load_checkpoint
 from wenet_osum.config import load_config
 from wenet_osum.dataset.dataset import Loader
@@ -43,11 +43,13 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     p.add_argument("--device", default="cpu", choices=["cpu", "cuda", "npu"])
     p.add_argument("--dtype", default="fp32", choices=["fp32", "bf16", "fp16"])
-    p.add_argument("--batch_size", type=int, default=16)
-    p.add_argument("--beam_size", type=int, default=10, help="for llm_beam")
+    p.add_argument("--batch_size", type=at_least(1), default=16)
+    p.add_argument("--beam_size", type=at_least(1), default=10, help="for llm_beam")
     p.add_argument("--length_penalty", type=float, default=0.0, help="for llm_beam")
-    p.add_argument("--num_workers", type=int, default=0)
-    p.add_argument("--num_threads", type=int, default=0, help="threads of this process; 0: torch's choice")
+    p.add_argument("--num_workers", type=at_least(0), default=0)
+    p.add_argument(
+        "--num_threads", type=at_least(0), default=0, help="threads of this process; 0: torch's choice"
+    )
     p.add_argument("--override_config", action="append", default=[], metavar="KEY=VALUE")
     return p.parse_args(argv)
 

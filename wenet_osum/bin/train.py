@@ -6,14 +6,15 @@ import argparse
 import logging
 import random
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from wenet_osum.bin.common import count_line, describe, load_table, prepare_configs
-from wenet_osum.checkpoint.weights import init_modules, load_checkpoint
+from wenet_osum.bin.common import at_least, count_line, describe, load_table, prepare_configs
+from wenet_osum.checkpoint.weights import init_modules, load_checkpoint, read_infos
 from wenet_osum.config import load_config, save_config
 from wenet_osum.dataset.dataset import Loader, prompt_text
 from wenet_osum.dataset.index import Index, build_index
@@ -45,10 +46,12 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--override_config", action="append", default=[], metavar="KEY=VALUE")
     p.add_argument("--enc_init", help="checkpoint to take modules from")
     p.add_argument("--enc_init_mods", default="encoder.", help="their prefixes, separated by commas")
-    p.add_argument("--num_workers", type=int, default=0, help="data worker processes")
-    p.add_argument("--prefetch", type=int, default=10, help="batches each worker prepares ahead")
+    p.add_argument("--num_workers", type=at_least(0), default=0, help="data worker processes")
+    p.add_argument("--prefetch", type=at_least(1), default=10, help="batches each worker prepares ahead")
     p.add_argument("--pin_memory", action="store_true")
-    p.add_argument("--num_threads", type=int, default=0, help="threads of this process; 0: torch's choice")
+    p.add_argument(
+        "--num_threads", type=at_least(0), default=0, help="threads of this process; 0: torch's choice"
+    )
     p.add_argument("--ddp.dist_backend", dest="dist_backend", choices=["nccl", "gloo", "hccl"])
     return p.parse_args(argv)
 
@@ -75,6 +78,12 @@ def make_index(
     return whole
 
 
+def quiet_on_full_disk(hook: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes from a thread of its own; a full disk is told once, by the main thread."""
+    if not isinstance(hook.exc_value, OSError):
+        threading.__excepthook__(hook)
+
+
 def leave_room(model: Any, conf: dict[str, Any], table: Any, tokenizer: Any) -> dict[str, Any]:
     """``dataset_conf`` with ``token_max_length`` lowered to what Whisper's decoder has positions for beside
     the longest prompt and the start id; as it is for other decoders."""
@@ -95,17 +104,20 @@ def leave_room(model: Any, conf: dict[str, Any], table: Any, tokenizer: Any) -> 
 
 def resume_point(checkpoint: str | None) -> tuple[int, int]:
     """Epoch and step to go on at, from the yaml beside a checkpoint; (0, 0) for plain initial weights."""
-    import yaml
-
     infos = Path(checkpoint).with_suffix(".yaml") if checkpoint else None
     if infos is None or not infos.is_file():
         return 0, 0
-    facts = yaml.safe_load(infos.read_text(encoding="utf-8"))
-    return int(facts["epoch"]) + 1, int(facts["step"])
+    facts = read_infos(infos)
+    if str(facts.get("tag", "")).startswith("step_"):
+        raise OsumError(
+            str(checkpoint), "was saved inside an epoch", "go on from an epoch_N.pt, or take it as --enc_init"
+        )
+    return facts["epoch"] + 1, facts["step"]
 
 
 def main(argv: list[str] | None = None) -> int:
     args = get_args(argv)
+    threading.excepthook = quiet_on_full_disk
     engine = Engine(args.device, args.dtype, args.dist_backend)
     logging.basicConfig(
         level=logging.INFO if engine.rank == 0 else logging.WARNING, format="%(message)s", force=True
@@ -130,6 +142,12 @@ def main(argv: list[str] | None = None) -> int:
     if args.checkpoint:
         load_checkpoint(model, args.checkpoint)
     epoch, step = resume_point(args.checkpoint)
+    if epoch >= configs["max_epoch"]:
+        raise OsumError(
+            str(args.checkpoint),
+            f"{epoch} of {configs['max_epoch']} epochs are done",
+            "raise max_epoch to go on",
+        )
     logging.info(describe(model))
 
     cls = DATASETS.find(configs["dataset"])

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor
 
-from wenet_osum.checkpoint.weights import read_state
+from wenet_osum.checkpoint.weights import read_infos, read_state
 from wenet_osum.errors import OsumError
 from wenet_osum.fileio import atomic_write
 
@@ -33,7 +32,7 @@ def find_checkpoints(
     for info in sorted(src.glob("*.yaml")):
         if not info.stem.startswith(kinds) or not info.with_suffix(".pt").is_file():
             continue
-        facts = yaml.safe_load(info.read_text(encoding="utf-8"))
+        facts = read_infos(info)
         if least_epoch <= facts["epoch"] <= most_epoch and least_step <= facts["step"] <= most_step:
             loss = (facts.get("loss_dict") or {}).get("loss", float("inf"))
             found.append((loss, -facts["step"], info.with_suffix(".pt")))

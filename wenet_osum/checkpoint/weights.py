@@ -43,6 +43,21 @@ def save_checkpoint(model: nn.Module, path: str | Path, infos: dict[str, Any]) -
         yaml.safe_dump(infos, f, allow_unicode=True)
 
 
+def read_infos(path: str | Path) -> dict[str, Any]:
+    """What the ``.yaml`` beside a checkpoint says of it; ``epoch`` and ``step`` are whole numbers.
+
+    Raises:
+        OsumError: the file is not in that form.
+    """
+    try:
+        infos = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return {**infos, "epoch": int(infos["epoch"]), "step": int(infos["step"])}
+    except (yaml.YAMLError, ValueError, KeyError, TypeError):
+        raise OsumError(
+            str(path), "does not tell a checkpoint's epoch and step", "take the file that training wrote"
+        ) from None
+
+
 def read_state(path: str | Path) -> dict[str, Tensor]:
     """Read a flat state dict of tensors.
 
@@ -56,6 +71,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as e:
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        if "mmap" in reason:  # torch's word for a file that is no zip archive
+            reason = "no torch file of torch 1.6 or newer"
         raise OsumError(
             str(path), f"not a whole checkpoint ({reason[:120]})", "copy it again, or take an earlier one"
         ) from None

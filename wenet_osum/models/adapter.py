@@ -32,7 +32,6 @@ class CausalConvs(nn.Module):
         for stride in strides:
             conv = nn.Conv1d(size, size, 3, stride=stride)
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-            nn.init.zeros_(conv.bias)
             parts += [nn.ConstantPad1d((2, 0), 0.0), conv, nn.GELU()]
         self.conv = nn.Sequential(*parts)
 

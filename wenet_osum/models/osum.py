@@ -83,6 +83,10 @@ class SpeechModel(nn.Module):
         if names is None:
             return
         parts = self.parts()
+        if not isinstance(names, list):
+            raise OsumError(
+                "model_conf.trainable", f"is {names!r}, not a list", f"choose from {', '.join(parts)}"
+            )
         for name in names:
             if name not in parts:
                 raise OsumError(
