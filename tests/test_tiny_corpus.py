@@ -198,5 +198,5 @@ def test_vocabulary_and_labels() -> None:
     rng = np.random.default_rng(0)
     for language, question in (("en", False), ("en", True), ("zh", False), ("zh", True)):
         made = {make_sentence(rng, language, question, "train") for _ in range(1500)}
-        assert len(made) > 450
+        assert len(made) > 300
         assert all((sentence.reply is not None) == question for sentence in made)

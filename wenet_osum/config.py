@@ -222,7 +222,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "grad_clip": (1e-9, float("inf")),
     "optim_conf.lr": (0, 10),
-    "optim_conf.eps": (0, 1),
+    "optim_conf.eps": (0, float("inf")),
     "optim_conf.weight_decay": (0, 10),
     "scheduler_conf.warmup_steps": (0, float("inf")),
     "scheduler_conf.hold_steps": (0, float("inf")),

@@ -31,7 +31,6 @@ max_time=5.0
 stage1_config=         # conf/tiny_stage1.yaml, or conf/asterisk_stage1.yaml
 train_config=          # conf/tiny.yaml, or conf/asterisk.yaml
 dir=                   # exp/tiny, exp/asterisk or exp/NAME of --data DIR
-warmup_tasks=          # weights of the tasks of one epoch before stage 2 proper; the demo corpus sets its own
 tensorboard_dir=tensorboard
 device=cpu
 dtype=fp32
@@ -72,7 +71,8 @@ stage1_config=${stage1_config:-conf/${recipe}_stage1.yaml}
 train_config=${train_config:-conf/$recipe.yaml}
 decode_checkpoint=${decode_checkpoint:-$dir/final.pt}
 if [ "$corpus" = tiny ] && [ -z "$own" ]; then
-  warmup_tasks=${warmup_tasks:-"{ved_only: 1, ser_only: 1.5, ssr_only: 1, sgc_only: 0.8, sap_only: 0.4}"}
+  # A tenth of the utterances, seen more often: else there are too few steps to learn anything at all.
+  if [ "$size" = quick ]; then override=${override:-max_epoch=8}; fi
 fi
 
 if [ -n "$own" ] && [ -f "$data/wav.scp" ]; then
@@ -143,15 +143,7 @@ fi
 
 if on 4 && ! $decode_only; then
   say 4 "stage 2: encoder, adapter, LLM"
-  init=$dir/stage1/final.pt mods=encoder.,ctc.
-  if [ -n "$warmup_tasks" ]; then
-    # Beside the many tokens of transcripts a model of this size never notices the few of labels; one epoch
-    # of labels alone shows it the voice, the next ones everything.
-    train "$train_config" "$dir/warmup" --enc_init "$init" --enc_init_mods "$mods" \
-      --override_config max_epoch=1 --override_config "dataset_conf.task_weights=$warmup_tasks"
-    init=$dir/warmup/final.pt mods=encoder.,ctc.,adapter.,speech_bounds.,decoder.
-  fi
-  train "$train_config" "$dir" --enc_init "$init" --enc_init_mods "$mods"
+  train "$train_config" "$dir" --enc_init "$dir/stage1/final.pt" --enc_init_mods encoder.,ctc.
 fi
 
 if on 5 && ! $decode_only; then

@@ -1,6 +1,6 @@
 """The closed vocabulary of the demo corpus and the sentences, questions and replies made from it.
 
-About 50 English words and 56 Mandarin characters; every character has a toneless pinyin syllable of its own,
+About 45 English words and 50 Mandarin characters; every character has a toneless pinyin syllable of its own,
 so that a small model can tell them apart even in a monotonous voice. Each is said with its own tone, without
 tone sandhi. The vocabulary is small and the combinations are many: a sentence of the test set is new, its
 words are not.

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from wenet_osum.errors import OsumError
 from wenet_osum.tasks import TaskTable, load_tasks
+
+
+def resolve_beside(configs: dict[str, Any], config_path: str) -> None:
+    """Point tokenizer files that are not where the config says at those of their name beside the config
+    (``train.yaml``), as ``wenet.load_model`` does: a model folder can be moved, and used from anywhere."""
+    conf = configs["tokenizer_conf"]
+    for key, value in conf.items():
+        if isinstance(value, str) and not Path(value).exists():
+            beside = Path(config_path).parent / Path(value).name
+            if beside.exists():
+                conf[key] = str(beside)
 
 
 def at_least(least: int) -> Callable[[str], int]:

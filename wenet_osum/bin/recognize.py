@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from wenet_osum.bin.common import at_least, count_line, load_table, prepare_configs
+from wenet_osum.bin.common import at_least, count_line, load_table, prepare_configs, resolve_beside
 from wenet_osum.checkpoint.weights import load_checkpoint
 from wenet_osum.config import load_config
 from wenet_osum.dataset.dataset import Loader
@@ -74,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     configs = load_config(args.config, args.override_config)
+    resolve_beside(configs, args.config)
     torch.manual_seed(configs["seed"])
     table = load_table(configs)
     names = EIGHT if args.task == "all" else [table.find(t).name for t in args.task.split(",")]
