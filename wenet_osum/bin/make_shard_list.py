@@ -51,6 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         samples = read_scp(args.paths[0], args.paths[1], args.segments)
     shards_dir, shards_list = args.paths[-2:]
     with tqdm(total=len(samples), desc=shards_list, unit="utt", disable=None) as bar:
+
+        def advance(count: int) -> None:
+            bar.update(count)
+
         report = write_shards(
             samples,
             shards_dir,
@@ -60,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args.num_threads,
             args.resample,
             args.prefix,
-            bar.update,
+            advance,
         )
     hours = report.seconds / 3600
     print(f"{shards_list}: {report.utterances} utterances, {hours:.3f} h, {len(report.tars)} tars")
