@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,14 +60,8 @@ def prepare_configs(configs: dict[str, Any], tokenizer: Any) -> None:
 
 def count_line(skipped: list[dict[str, str]]) -> str:
     """``; set aside: 3 too_long, 1 truncated`` or nothing."""
-    counts: dict[str, int] = {}
-    for entry in skipped:
-        counts[entry["cause"]] = counts.get(entry["cause"], 0) + 1
-    if not counts:
-        return ""
-    return "; set aside: " + ", ".join(
-        f"{n} {cause}" for cause, n in sorted(counts.items(), key=lambda c: -c[1])
-    )
+    counts = Counter(entry["cause"] for entry in skipped).most_common()
+    return "; set aside: " + ", ".join(f"{n} {cause}" for cause, n in counts) if counts else ""
 
 
 def describe(model: Any) -> str:

@@ -17,6 +17,8 @@ from wenet_osum.dataset.index import Index, build_index
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write
 from wenet_osum.registry import DATASETS, init_model
+from wenet_osum.score.report import TASK_ORDER
+from wenet_osum.tasks import TaskTable
 from wenet_osum.text import init_tokenizer
 from wenet_osum.train.engine import Engine
 
@@ -54,12 +56,9 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     return p.parse_args(argv)
 
 
-EIGHT = ["asr", "srwt", "ved", "ser", "ssr", "sgc", "sap", "sttc"]
-
-
-def labelled(index: Index, table: object, name: str) -> Index:
+def labelled(index: Index, table: TaskTable, name: str) -> Index:
     """The part of an index that has the answer of a task."""
-    task = table[name]  # type: ignore[index]
+    task = table[name]
     keep = [i for i, s in enumerate(index.samples) if task.supported_by(s)]
     part = Index()
     part.samples, part.tasks = [index.samples[i] for i in keep], [(name,)] * len(keep)
@@ -77,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     resolve_beside(configs, args.config)
     torch.manual_seed(configs["seed"])
     table = load_table(configs)
-    names = EIGHT if args.task == "all" else [table.find(t).name for t in args.task.split(",")]
+    names = list(TASK_ORDER) if args.task == "all" else [table.find(t).name for t in args.task.split(",")]
     tokenizer = init_tokenizer(configs)
     prepare_configs(configs, tokenizer)
     model = init_model(configs).to(engine.device)

@@ -151,8 +151,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.info(describe(model))
 
     cls = DATASETS.find(configs["dataset"])
-    conf = configs["dataset_conf"]
-    conf = leave_room(model, conf, table, tokenizer)
+    conf = leave_room(model, configs["dataset_conf"], table, tokenizer)
     loaders: dict[str, Loader] = {}
     for name, lists in (("train", args.train_data), ("dev", [args.cv_data])):
         index = make_index(lists, args, table, tokenizer, conf, name)

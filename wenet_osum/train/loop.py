@@ -62,8 +62,7 @@ class Trainer:
         self.chief = engine.rank == 0
         self.model = engine.wrap(model)
         self.optimizer = build_optimizer(model, configs["optim"], configs["optim_conf"])
-        self.batches_an_epoch = train.plan(epoch)
-        total = -(-self.batches_an_epoch // configs["accum_grad"]) * configs["max_epoch"]
+        total = -(-train.plan(epoch) // configs["accum_grad"]) * configs["max_epoch"]
         self.scheduler = build_scheduler(
             self.optimizer, configs["scheduler"], configs["scheduler_conf"], step, total
         )
