@@ -110,13 +110,16 @@ def random_batch(lengths: list[int], vocab_size: int = 60, seed: int = 1) -> dic
         return out.masked_fill(torch.arange(longest)[None] >= sizes[:, None], -1)
 
     target = ids(6, 1)
+    lengths_of_answers = (target != -1).sum(1)
+    positions = torch.arange(target.size(1) + 1)[None]
     return {
         "keys": [f"u{i}" for i in range(rows)],
         "feats": torch.randn(rows, max(lengths), 80, generator=rng),
         "feats_lengths": torch.tensor(lengths),
         "prompt": ids(5, 2),
         "target": target,
-        "target_lengths": (target != -1).sum(1),
+        "target_lengths": lengths_of_answers,
+        "target_weights": (positions <= lengths_of_answers[:, None]).float(),
         "ctc_target": ids(4, 1),
         "skipped": [],
     }
@@ -130,6 +133,7 @@ def row_of(batch: dict[str, Any], i: int) -> dict[str, Any]:
     for name in ("prompt", "target", "ctc_target"):
         out[name] = batch[name][i][batch[name][i] != -1][None]
     out["target_lengths"] = batch["target_lengths"][i : i + 1]
+    out["target_weights"] = batch["target_weights"][i : i + 1, : out["target"].size(1) + 1]
     return out
 
 

@@ -258,15 +258,30 @@ def test_examples_are_a_function_of_seed_epoch_and_row(tmp_path: Path, tokenizer
     assert any(o.shape != first.shape or not torch.equal(o, first) for o in others)
 
 
+def test_label_weight_counts_for_the_pieces_of_labels(tmp_path: Path, tokenizer: CharTokenizer):
+    path = write_corpus(tmp_path / "data")
+    dataset = dataset_of(path, tokenizer, label_weight=3)
+    for task in ("ser", "asr", "srwt"):
+        example = dataset.example(Item(0, task, 0))
+        ids, weights = example["target"].tolist(), example["target_weights"].tolist()
+        heavy = [i for i, w in zip(ids, weights) if w == 3]
+        assert len(weights) == len(ids) + 1 and set(weights) <= {1, 3} and weights[-1] == 1
+        label = f"<{dataset.index.samples[0]['emotion']}>"
+        assert tokenizer.decode(heavy) == (label if task == "ser" else "")
+    assert set(dataset_of(path, tokenizer).example(Item(0, "ser", 0))["target_weights"].tolist()) == {1}
+
+
 def test_collate_pads_with_wenets_values():
     def example(key: str, frames: int, ids: list[int]) -> dict[str, Any]:
         tensors = {name: torch.tensor(ids) for name in ("prompt", "target", "ctc_target")}
+        tensors["target_weights"] = torch.ones(len(ids) + 1)
         return {"key": key, "task": "asr", "lang": "zh", "feats": torch.ones(frames, 2), **tensors}
 
     batch = collate([example("a", 3, [5]), BadUtterance("x", "nan", "why"), example("b", 1, [6, 7])])
     assert batch["keys"] == ["a", "b"] and batch["feats_lengths"].tolist() == [3, 1]
     assert batch["feats"][1].tolist() == [[1, 1], [0, 0], [0, 0]]
     assert batch["target"].tolist() == [[5, -1], [6, 7]] and batch["target_lengths"].tolist() == [1, 2]
+    assert batch["target_weights"].tolist() == [[1, 1, 0], [1, 1, 1]]
     assert batch["skipped"] == [{"key": "x", "cause": "nan", "detail": "why"}]
     assert collate([BadUtterance("x", "nan")])["keys"] == []
 

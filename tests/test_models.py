@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from wenet_osum.errors import OsumError
 from wenet_osum.models.ctc import CTC
-from wenet_osum.models.osum import combine_losses
+from wenet_osum.models.losses import combine_losses
 from wenet_osum.models.whisper_encoder import WhisperEncoder
 
 CPU = torch.device("cpu")
@@ -337,6 +337,22 @@ def test_ctc_greedy_joins_repeats_within_the_length():
     assert ctc.greedy(hs, torch.tensor([7, 4])) == [[1, 1, 2, 3], [3, 3]]
 
 
+@pytest.mark.parametrize("config", [stage1_config(), stage2_config()], ids=["stage1", "stage2"])
+def test_target_weights_weigh_tokens(config: dict[str, Any]):
+    model, batch = build(config), random_batch([60, 90])
+    plain = model({k: v for k, v in batch.items() if k != "target_weights"}, torch.device("cpu"))
+    same = model(batch, torch.device("cpu"))
+    assert torch.allclose(plain["loss_llm"], same["loss_llm"])
+    # Only the second utterance's first token counts, three times: the loss is that token's own.
+    batch["target_weights"] *= 0
+    batch["target_weights"][1, 0] = 3
+    alone = model(batch, torch.device("cpu"))["loss_llm"]
+    row = row_of(batch, 1)
+    row["target_weights"] = row["target_weights"].clamp(max=1)
+    assert torch.allclose(alone, model(row, torch.device("cpu"))["loss_llm"], atol=1e-5)
+    assert not torch.allclose(alone, plain["loss_llm"], atol=1e-3)
+
+
 def test_combine_losses_weighs_as_wenet():
     att, ctc, n, m = torch.tensor(6.0), torch.tensor(20.0), torch.tensor(3), torch.tensor(5)
     out = combine_losses({}, att, n, ctc, m, 0.25)
@@ -354,6 +370,7 @@ def test_whisper_greedy_is_teacher_forced_argmax():
     for i, result in enumerate(out):
         one = row_of(batch, i)
         one["target"] = torch.tensor([result.tokens])
+        del one["target_weights"]
         if len(result.tokens) < 12:  # it ended by itself, so the end is right as well
             assert float(model(one, CPU)["th_accuracy"]) == 1.0
         else:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
@@ -55,7 +56,8 @@ class OsumDataset(Dataset[Any]):
             return e
 
     def example(self, item: Item) -> dict[str, Any]:
-        """``key``; ``feats`` (T, F); ``prompt``, ``target``, ``ctc_target`` 1-d ids; ``task``; ``lang``."""
+        """``key``; ``feats`` (T, F); ``prompt``, ``target``, ``ctc_target`` 1-d ids; ``target_weights`` (n + 1,)
+        of the target's ids and the end; ``task``; ``lang``."""
         sample, task = self.index.samples[item.row], self.table[item.task]
         rng = np.random.default_rng([self.seed, item.epoch, item.row])
         rate = self.conf["resample_conf"]["resample_rate"]
@@ -89,15 +91,27 @@ class OsumDataset(Dataset[Any]):
             (task.parse(text).text or "") if sample.get("task") else process_text(sample.get("txt") or "")
         )
         encode = self.tokenizer.encode
+        target = torch.tensor(encode(text), dtype=torch.long)
         return {
             "key": sample["key"],
             "feats": feats,
             "prompt": torch.tensor(encode(prompt_text(task, lang, prompts, number)), dtype=torch.long),
-            "target": torch.tensor(encode(text), dtype=torch.long),
+            "target": target,
+            "target_weights": self.target_weights(task, text, len(target)),
             "ctc_target": torch.tensor(encode(transcript), dtype=torch.long),
             "task": task.name,
             "lang": lang,
         }
+
+    def target_weights(self, task: Task, text: str, length: int) -> Tensor:
+        """(length + 1,) what each token of an answer and its end counts in the loss: ``label_weight`` for
+        the pieces of its labels, else 1. A piece over the edge of a label counts as outside."""
+        weights = torch.ones(length + 1)
+        if self.conf["label_weight"] != 1:
+            start, end = task.label_span(text)
+            first, last = (len(self.tokenizer.encode(text[:n])) for n in (start, end))
+            weights[first:last] = self.conf["label_weight"]
+        return weights
 
 
 def collate(examples: list[dict[str, Any] | BadUtterance]) -> Batch:
@@ -106,6 +120,7 @@ def collate(examples: list[dict[str, Any] | BadUtterance]) -> Batch:
     Returns:
         ``keys``, ``tasks``, ``langs`` lists; ``feats`` (B, T, F) padded with 0, ``feats_lengths`` (B,);
         ``target``, ``prompt``, ``ctc_target`` (B, n) padded with -1, ``target_lengths`` (B,);
+        ``target_weights`` (B, n + 1) padded with 0: the answer's and its end's share in the loss;
         ``skipped``: what could not be read. With every example bad, only ``skipped``.
     """
     good = [e for e in examples if isinstance(e, dict)]
@@ -121,6 +136,7 @@ def collate(examples: list[dict[str, Any] | BadUtterance]) -> Batch:
     batch["feats_lengths"] = torch.tensor([len(e["feats"]) for e in good])
     for name in ("target", "prompt", "ctc_target"):
         batch[name] = pad_sequence([e[name] for e in good], batch_first=True, padding_value=IGNORE_ID)
+    batch["target_weights"] = pad_sequence([e["target_weights"] for e in good], batch_first=True)
     batch["target_lengths"] = torch.tensor([len(e["target"]) for e in good])
     return batch
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from wenet_osum.constants import IGNORE_ID
 from wenet_osum.errors import OsumError
+from wenet_osum.models.losses import token_losses
 from wenet_osum.models.sequence import Sequence
 from wenet_osum.registry import DECODERS
 
@@ -120,8 +120,10 @@ class LLMDecoder(nn.Module):
     def lora_parameters(self) -> list[nn.Parameter]:
         return [p for n, p in self.named_parameters() if "lora_" in n]
 
-    def forward(self, seq: Sequence) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, seq: Sequence, weights: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Summed cross-entropy over the label positions, their number, and how many were right.
+
+        ``weights``, one for each label position of the batch in order, multiply the cross-entropies.
 
         The output layer runs at label positions only: over 152 k words its result is the largest
         activation there is, and the prompt and speech positions have no loss.
@@ -135,8 +137,7 @@ class LLMDecoder(nn.Module):
         where = seq.labels != IGNORE_ID
         labels = seq.labels[where]
         logits = self.causal_lm.get_output_embeddings()(hidden[where]).float()
-        loss = F.cross_entropy(logits, labels, reduction="sum")
-        return loss, where.sum(), (logits.argmax(-1) == labels).sum()
+        return token_losses(logits, labels, weights), where.sum(), (logits.argmax(-1) == labels).sum()
 
     @torch.no_grad()
     def generate(

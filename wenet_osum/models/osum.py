@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from wenet_osum.constants import IGNORE_ID
 from wenet_osum.errors import OsumError
+from wenet_osum.models.losses import answer_weights, combine_losses
 from wenet_osum.models.sequence import Sequence, build_sequence
 from wenet_osum.registry import ADAPTERS, MODELS
 
@@ -31,26 +32,6 @@ def append_id(ids: Tensor, last: int) -> Tensor:
     out = torch.cat([ids, ids.new_full((len(ids), 1), IGNORE_ID)], dim=1)
     out[torch.arange(len(ids)), lengths_of(ids)] = last
     return out
-
-
-def combine_losses(
-    batch: dict[str, Any],
-    loss_llm: Tensor,
-    tokens: Tensor,
-    loss_ctc: Tensor | None,
-    ctc_tokens: Tensor,
-    ctc_weight: float,
-) -> dict[str, Tensor]:
-    """``(1 - ctc_weight) * attention + ctc_weight * CTC`` as WeNet weighs them, each a sum over tokens
-    divided by a token count: the batch's own, or ``batch["normalizers"]`` when the training loop
-    gives the number over all ranks and accumulation steps."""
-    whole = batch.get("normalizers") or {}
-    losses = {"loss_llm": loss_llm / max(1.0, float(whole.get("target", tokens)))}
-    losses["loss"] = losses["loss_llm"]
-    if loss_ctc is not None:
-        losses["loss_ctc"] = loss_ctc / max(1.0, float(whole.get("ctc", ctc_tokens)))
-        losses["loss"] = (1 - ctc_weight) * losses["loss_llm"] + ctc_weight * losses["loss_ctc"]
-    return losses
 
 
 class SpeechModel(nn.Module):
@@ -186,7 +167,7 @@ class Osum(SpeechModel):
         """WeNet's training contract.
 
         Batch keys: ``feats`` (B, T, F), ``feats_lengths`` (B,), ``target`` (B, L) padded with -1 and
-        without the end id, ``prompt`` (B, P) padded with -1, and with a CTC head ``ctc_target`` (B, C).
+        without the end id, optionally ``target_weights`` (B, L + 1), ``prompt`` (B, P) padded with -1, and with a CTC head ``ctc_target`` (B, C).
 
         Returns:
             ``loss``; ``loss_llm``, ``loss_ctc`` (nats per token); ``th_accuracy`` share of answer
@@ -197,8 +178,10 @@ class Osum(SpeechModel):
         speech, speech_mask = self.adapter(hs, mask)
         answer = append_id(batch["target"].to(device), self.eos)
         seq = self.sequence(batch["prompt"].to(device), speech, speech_mask.squeeze(1), answer)
-        loss_llm, tokens, right = self.decoder(seq)
-        losses = combine_losses(batch, loss_llm, tokens, loss_ctc, ctc_tokens, self.ctc_weight)
+        weights = answer_weights(batch, answer)
+        loss_llm, tokens, right = self.decoder(seq, weights)
+        total = tokens if weights is None else weights.sum()
+        losses = combine_losses(batch, loss_llm, total, loss_ctc, ctc_tokens, self.ctc_weight)
         return {**losses, "th_accuracy": right / tokens, "tokens": tokens}
 
     @torch.no_grad()

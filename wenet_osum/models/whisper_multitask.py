@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from wenet_osum.constants import IGNORE_ID
 from wenet_osum.errors import OsumError
-from wenet_osum.models.osum import DecodeResult, SpeechModel, append_id, combine_losses, lengths_of
+from wenet_osum.models.losses import answer_weights, combine_losses, token_losses
+from wenet_osum.models.osum import DecodeResult, SpeechModel, append_id, lengths_of
 from wenet_osum.registry import MODELS
 
 
@@ -61,8 +61,10 @@ class WhisperMultitask(SpeechModel):
         where = labels[:, 1:] != IGNORE_ID
         hidden, _ = self.decoder(ids[:, :-1], self.decoder.memory(hs), mask)
         logits, labels = self.decoder.logits(hidden[where]), labels[:, 1:][where]
-        loss = F.cross_entropy(logits, labels, reduction="sum", label_smoothing=self.lsm_weight)
-        losses = combine_losses(batch, loss, where.sum(), loss_ctc, ctc_tokens, self.ctc_weight)
+        weights = answer_weights(batch, answer)
+        loss = token_losses(logits, labels, weights, self.lsm_weight)
+        total = where.sum() if weights is None else weights.sum()
+        losses = combine_losses(batch, loss, total, loss_ctc, ctc_tokens, self.ctc_weight)
         accuracy = (logits.argmax(-1) == labels).float().mean()
         return {**losses, "th_accuracy": accuracy, "tokens": where.sum()}
 

@@ -203,6 +203,12 @@ class Task:
         labels = "".join(f"<{answer.labels[f.name]}>" for f in self.fields)
         return body + labels + ("" if answer.reply is None else REPLY_MARK + answer.reply)
 
+    def label_span(self, text: str) -> tuple[int, int]:
+        """Where the labels of a composed answer stand, as ``text[start:end]``; empty when it has none."""
+        body = text.partition(REPLY_MARK)[0] if self.reply else text
+        marks = (m.start() for m in _MARK.finditer(body) if not (self.align and timed.is_time(m[1])))
+        return (next(marks, len(body)) if self.fields else len(body)), len(body)
+
     def parse(self, text: str) -> Answer:
         """Read an answer, a model's or a list's; never raises.
 

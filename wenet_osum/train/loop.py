@@ -23,13 +23,11 @@ from wenet_osum.train.engine import Engine
 from wenet_osum.train.optim import build_optimizer, build_scheduler
 
 
-def token_counts(batch: Batch) -> tuple[int, int]:
-    """Answer tokens with their ends, and CTC tokens, of a batch: what the two losses are divided by."""
+def token_counts(batch: Batch) -> tuple[float, int]:
+    """Weighted answer tokens with their ends, and CTC tokens, of a batch: what the two losses are divided by."""
     if not batch["keys"]:
-        return 0, 0
-    return int(batch["target_lengths"].sum()) + len(batch["keys"]), int(
-        (batch["ctc_target"] != IGNORE_ID).sum()
-    )
+        return 0.0, 0
+    return float(batch["target_weights"].sum()), int((batch["ctc_target"] != IGNORE_ID).sum())
 
 
 class Trainer:
@@ -111,6 +109,7 @@ class Trainer:
         # DistributedDataParallel takes the mean of the ranks' gradients; the sum is wanted.
         normalizers = {"target": target / self.engine.world_size, "ctc": ctc / self.engine.world_size}
         sums: dict[str, float] = {}
+        right = tokens = 0.0
         for n, batch in enumerate(group):
             empty = not batch["keys"]
             if empty and self.engine.world_size == 1:
@@ -127,10 +126,10 @@ class Trainer:
             for name in ("loss", "loss_llm", "loss_ctc"):
                 if name in out:
                     sums[name] = sums.get(name, 0.0) + float(out[name].detach())
-            sums["acc"] = sums.get("acc", 0.0) + float(out["th_accuracy"] * out["tokens"]) / sum(
-                c[0] for c in counts
-            )
+            right += float(out["th_accuracy"] * out["tokens"])
+            tokens += float(out["tokens"])
             self.utterances_since_log += len(batch["keys"])
+        sums["acc"] = right / max(1.0, tokens)
         self.update(sums)
         return sums.get("loss", 0.0)
 
@@ -222,26 +221,28 @@ class Trainer:
         """Mean losses a token and accuracy over the dev list, over all ranks."""
         self.model.eval()
         self.dev_loader.plan(0)
-        names = ("loss", "loss_llm", "loss_ctc", "acc")
+        names = ("loss", "loss_llm", "loss_ctc")
         total = dict.fromkeys(names, 0.0)
-        tokens = 0.0
+        weight = right = tokens = 0.0
         for batch in self.dev_loader:
             self.list_skipped(batch["skipped"])
             if batch["keys"]:
                 out = self.bare(batch, self.engine.device)
-                n = float(out["tokens"])
-                tokens += n
-                out = {**out, "acc": out["th_accuracy"]}
+                count = token_counts(batch)[0]
+                weight += count
                 for name in names:
-                    total[name] += n * float(out.get(name, 0.0))
-        *sums, tokens = self.engine.sum(*total.values(), tokens)
+                    total[name] += count * float(out.get(name, 0.0))
+                right += float(out["th_accuracy"] * out["tokens"])
+                tokens += float(out["tokens"])
+        *sums, weight, right, tokens = self.engine.sum(*total.values(), weight, right, tokens)
         if tokens == 0:
             raise OsumError(
                 "--cv_data",
                 "no utterance of it could be used",
                 "check the list; see the skipped counts above",
             )
-        means = {name: value / tokens for name, value in zip(names, sums)}
+        means = {name: value / weight for name, value in zip(names, sums)}
+        means["acc"] = right / tokens
         if self.writer:
             for name, value in means.items():
                 self.writer.add_scalar(f"dev/{name}", value, self.step)

@@ -1,0 +1,44 @@
+"""The losses both stages share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from wenet_osum.constants import IGNORE_ID
+
+
+def token_losses(logits: Tensor, labels: Tensor, weights: Tensor | None, smoothing: float = 0.0) -> Tensor:
+    """Summed cross-entropy, logits (n, V) against labels (n,), each token times its weight (n,)."""
+    if weights is None:
+        return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
+    return (F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing) * weights).sum()
+
+
+def answer_weights(batch: dict[str, Any], answer: Tensor) -> Tensor | None:
+    """The weights of an answer's ids (B, n) that are no padding, in one row (or None: all are 1), from
+    ``batch["target_weights"]``, which a loader of WeNet's does not give."""
+    weights = batch.get("target_weights")
+    return None if weights is None else weights.to(answer.device)[answer != IGNORE_ID]
+
+
+def combine_losses(
+    batch: dict[str, Any],
+    loss_llm: Tensor,
+    tokens: Tensor,
+    loss_ctc: Tensor | None,
+    ctc_tokens: Tensor,
+    ctc_weight: float,
+) -> dict[str, Tensor]:
+    """``(1 - ctc_weight) * attention + ctc_weight * CTC`` as WeNet weighs them, each a sum over tokens
+    divided by a token count: the batch's own, or ``batch["normalizers"]`` when the training loop
+    gives the number over all ranks and accumulation steps."""
+    whole = batch.get("normalizers") or {}
+    losses = {"loss_llm": loss_llm / max(1.0, float(whole.get("target", tokens)))}
+    losses["loss"] = losses["loss_llm"]
+    if loss_ctc is not None:
+        losses["loss_ctc"] = loss_ctc / max(1.0, float(whole.get("ctc", ctc_tokens)))
+        losses["loss"] = (1 - ctc_weight) * losses["loss_llm"] + ctc_weight * losses["loss_ctc"]
+    return losses
