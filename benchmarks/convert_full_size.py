@@ -19,6 +19,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from wenet_osum.checkpoint.llm_folder import config_keys, read_llm_config
@@ -79,9 +80,9 @@ def write_checkpoint(path: Path, llm: Path) -> dict[str, float]:
     shapes = {their_name(n): t.shape for n, t in model.state_dict().items()}
     shapes["speech_token_emded.weight"] = torch.Size([4099, 3584])
     shapes.update(zip(DEAD, (torch.Size(s) for s in ((1024,), (1024,), (4097, 3584), (4097,)))))
-    state = {
-        n: torch.zeros(s, dtype=torch.bfloat16) for n, s in shapes.items()
-    }  # untouched pages cost nothing
+    # numpy's zeros are pages that cost nothing until they are touched; torch writes its own.
+    zeros = {n: torch.from_numpy(np.zeros(s, dtype=np.uint16)) for n, s in shapes.items()}
+    state = {n: t.view(torch.bfloat16) for n, t in zeros.items()}
     for i, (n, t) in enumerate(state.items()):
         (t[-2] if n.startswith("speech_token") else t).view(-1)[0] = i % 251 + 1
     state.update({twin: state[name] for twin, name in DUPLICATES.items()})

@@ -175,6 +175,14 @@ def write_train(args: argparse.Namespace) -> None:
     save_config(configs, path.parent / "train.yaml")
 
 
+def write_hugging_face(args: argparse.Namespace) -> None:
+    """A model folder to a Hugging Face folder."""
+    from wenet_osum.hf.export import write_hf
+
+    with atomic_folder(args.target) as folder:
+        write_hf(Path(args.source), read_config(args.source), folder)
+
+
 def merge(args: argparse.Namespace) -> None:
     """A model folder to one without LoRA."""
     configs = read_config(args.source)
@@ -203,6 +211,8 @@ def main(argv: list[str] | None = None) -> int:
         write_osum(args)
     elif kind == (None, "train"):
         write_train(args)
+    elif kind == (None, "hf"):
+        write_hugging_face(args)
     else:
         merge(args)
     logging.info("%s -> %s", args.source, args.target)
