@@ -22,11 +22,12 @@ import torch
 from torch import Tensor
 
 from wenet_osum.bin.common import prepare_configs, resolve_beside
+from wenet_osum.checkpoint.check import check_state
 from wenet_osum.checkpoint.folder import CONFIG, read_folder, read_whole, skeleton, write_folder
 from wenet_osum.checkpoint.llm_folder import read_llm, read_llm_config
 from wenet_osum.checkpoint.lora import OURS, merged
 from wenet_osum.checkpoint.osum_release import read_release, to_release
-from wenet_osum.checkpoint.weights import check_state, llm_elsewhere, read_state
+from wenet_osum.checkpoint.weights import llm_elsewhere, read_state
 from wenet_osum.config import load_config, save_config
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_folder, atomic_write

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wenet_osum.checkpoint.check import check_state
 from wenet_osum.checkpoint.llm_folder import (
     config_keys,
     read_llm,
@@ -147,7 +148,7 @@ def read_whole(folder: Path, configs: dict[str, Any]) -> tuple[dict[str, Tensor]
     with its paths resolved.
 
     Raises:
-        OsumError: also when the LLM is no local folder.
+        OsumError: also when the LLM is no local folder, or a name or shape is not the model's.
     """
     llm = configs["decoder_conf"].get("llm")
     if llm is None or not Path(llm).is_dir():
@@ -156,4 +157,12 @@ def read_whole(folder: Path, configs: dict[str, Any]) -> tuple[dict[str, Tensor]
             f"decoder_conf.llm is {llm!r}, no local folder",
             "download it and name its folder",
         )
-    return read_folder(folder), read_llm(llm)
+    state, weights = read_folder(folder), read_llm(llm)
+    model = skeleton({**configs, "vocab_size": configs["vocab_size"] or 1})
+    own = model.state_dict()
+    mend = "copy or convert it again"
+    rest = {n: t for n, t in own.items() if "lora_" in n or not n.startswith(OURS)}
+    check_state(state, rest, str(folder), mend=mend)
+    spare = ("lm_head.weight",) if model.decoder.causal_lm.config.tie_word_embeddings else ()
+    check_state(weights, llm_part(own), str(llm), spare, mend)
+    return state, weights

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from wenet_osum.checkpoint.check import check_state
 from wenet_osum.checkpoint.folder import skeleton
 from wenet_osum.checkpoint.llm_folder import config_keys
 from wenet_osum.checkpoint.lora import OURS
-from wenet_osum.checkpoint.weights import check_state, read_state
+from wenet_osum.checkpoint.weights import read_state
 from wenet_osum.config import DEFAULTS, fill
 from wenet_osum.errors import OsumError
 

@@ -5,8 +5,7 @@ A pretrained LLM that stayed frozen is not written again: it is named in the con
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Container
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from wenet_osum.checkpoint.check import check_state
 from wenet_osum.checkpoint.folder import read_folder
 from wenet_osum.errors import OsumError
 from wenet_osum.fileio import atomic_write
@@ -73,7 +73,9 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         raise OsumError(str(path), "no such checkpoint", "check --checkpoint, or train first")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as e:
+    except Exception as e:  # a damaged pickle makes torch raise nearly anything: KeyError, AssertionError ...
+        if isinstance(e, OSError) and e.errno != errno.EINVAL:  # EINVAL: a seek to before a cut file's start
+            raise
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         if "mmap" in reason:  # torch's word for a file that is no zip archive
             reason = "no torch file of torch 1.6 or newer"
@@ -91,28 +93,6 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             str(path), "not a flat state dict of tensors", "give a model checkpoint, such as final.pt"
         )
     return state
-
-
-def check_state(
-    state: dict[str, Tensor],
-    own: dict[str, Tensor],
-    where: str,
-    spare: Container[str] = (),
-    mend: str = "use the config it was trained with (train.yaml)",
-) -> None:
-    """Every name and shape of ``state`` as in ``own``; the names ``spare`` may be absent.
-
-    Raises:
-        OsumError: a shape that differs, a key that is missing or left over (named).
-    """
-    for name, tensor in state.items():
-        if name not in own:
-            raise OsumError(where, f"{name} is not in this model", mend)
-        if own[name].shape != tensor.shape:
-            shapes = f"{name} is {tuple(tensor.shape)}, the model has {tuple(own[name].shape)}"
-            raise OsumError(where, shapes, mend)
-    if missing := [n for n in own if n not in state and n not in spare]:
-        raise OsumError(where, f"{len(missing)} weights are missing, the first is {missing[0]}", mend)
 
 
 def load_checkpoint(model: Any, path: str | Path) -> None:
