@@ -12,13 +12,17 @@ import pytest
 import torch
 from helpers import command, one_error_line
 from osum_reference import CAUSAL_LM, EOS, LLM, release_state, write_reference
+from tokenizers import Tokenizer, models
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from wenet_osum.bin import compare_reference, convert
 from wenet_osum.bin.compare_reference import compare, read_reference
 from wenet_osum.checkpoint.folder import read_folder
 from wenet_osum.checkpoint.llm_folder import read_json, read_llm
-from wenet_osum.checkpoint.weights import read_state
+from wenet_osum.checkpoint.weights import load_checkpoint, read_state
+from wenet_osum.registry import init_model
+from wenet_osum.text import init_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +150,7 @@ def test_lora_and_llm_are_read_by_peft_and_transformers(tmp_path: Path):
             assert torch.equal(theirs[key.removeprefix("llama_model.")], tensor), key
 
 
-Change = Any
-
-
-def changed(**changes: Change) -> dict[str, Tensor]:
+def changed(**changes: Any) -> dict[str, Tensor]:
     """The state dict with keys replaced (``__`` for a dot), or taken out where None."""
     state = {**release_state(), **{k.replace("__", "."): t for k, t in changes.items()}}
     return {k: t for k, t in state.items() if t is not None}
@@ -205,6 +206,27 @@ def test_llm_by_reference(tmp_path: Path, capsys):
     assert "has another model.norm.weight" in one_error_line(capsys.readouterr().err)
     assert command(convert.main, *from_osum(tmp_path, release_state(), "--llm", "Qwen/Qwen2-7B")) == 0
     assert "were not compared" in capsys.readouterr().err
+
+
+def test_tokenizer_goes_along(tmp_path: Path, capsys, hf_folder: Path):
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(EOS)}, unk_token="w0"))
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<|endoftext|>").save_pretrained(
+        tmp_path / "words"
+    )
+    convert.main(from_osum(tmp_path, release_state(), "--tokenizer", f"{tmp_path}/words"))
+    (tmp_path / "words").rename(tmp_path / "gone")
+    configs = convert.read_config(f"{tmp_path}/model")
+    assert init_tokenizer(configs).encode("w7") == [7] and configs["vocab_size"] == EOS + 1
+    load_checkpoint(init_model(configs), tmp_path / "model")
+    (tmp_path / "model").rename(tmp_path / "first")
+    for more, line in (
+        (["--tokenizer", str(hf_folder)], "--tokenizer: needs 257 ids, the LLM has 50"),
+        (["--eos-id", "50"], "--eos-id: needs 51 ids"),
+        (["--tokenizer", f"{tmp_path}/first/lora"], "no tokenizer could be loaded"),
+    ):
+        assert command(convert.main, *from_osum(tmp_path, release_state(), *more)) == 1
+        assert line in one_error_line(capsys.readouterr().err)
+        assert not (tmp_path / "model").exists()
 
 
 def test_sharded_llm(tmp_path: Path, monkeypatch, reference: Path, capsys):

@@ -75,7 +75,7 @@ def from_osum(args: argparse.Namespace) -> None:
         args.encoder_heads,
         args.adapter_heads,
     )
-    configs, state = release.configs, release.state
+    configs, state, rows = release.configs, release.state, release.llm_config.vocab_size
     for note in release.notes:
         logging.info(note)
     if args.llm is None:
@@ -84,6 +84,9 @@ def from_osum(args: argparse.Namespace) -> None:
         configs["decoder_conf"]["llm"] = args.llm
         state = leave_out_llm(state, args.llm, args.source)
     fill_tokenizer(configs, args, where)
+    for option, least in (("--eos-id", args.eos_id + 1), ("--tokenizer", configs["vocab_size"] or 0)):
+        if least > rows:
+            raise OsumError(option, f"needs {least} ids, the LLM has {rows}", "give the LLM's own")
     with atomic_folder(args.target) as folder:
         write_folder(folder, configs, state, release.llm_config)
 

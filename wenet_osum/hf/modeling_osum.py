@@ -21,7 +21,6 @@ class OsumForConditionalGeneration(PreTrainedModel, GenerationMixin):
     base_model_prefix = "language_model"
     input_modalities = ["audio", "text"]  # noqa: RUF012
     _supports_sdpa = True
-    _supports_cache_class = True
 
     def __init__(self, config: OsumConfig):
         super().__init__(config)
