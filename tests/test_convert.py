@@ -147,7 +147,7 @@ def test_bad_input_convert(tmp_path: Path, llm_folder: Path, capsys):
         return one_error_line(capsys.readouterr().err)
 
     assert "is there already" in line("--from", "train", final, folder)
-    assert "strides is [1, 2]" in line("--to", "osum", mend(folder, "strides", [1, 2]), f"{tmp_path}/x.pt")
+    assert "embed_scale is 0.5" in line("--to", "osum", mend(folder, "embed_scale", 0.5), f"{tmp_path}/x.pt")
     assert "decoder_conf.lora has 3" in line("--to", "osum", mend(folder, "r", 3), f"{tmp_path}/x.pt")
     assert "no local folder" in line("--merge-lora", mend(folder, "llm", "nobody/nothing"), f"{tmp_path}/x")
     assert "no such config" in line("--to", "train", str(tmp_path), f"{tmp_path}/x/x.pt")
@@ -166,7 +166,7 @@ def mend(folder: str, key: str, value: Any) -> str:
     copied = Path(folder).with_name(f"copy_{key}")
     shutil.copytree(folder, copied)
     conf = yaml.safe_load((copied / "config.yaml").read_text(encoding="utf-8"))
-    section = {"strides": conf["model_conf"]["adapter_conf"], "r": conf["decoder_conf"]["lora"]}
+    section = {"embed_scale": conf["model_conf"]["adapter_conf"], "r": conf["decoder_conf"]["lora"]}
     section.get(key, conf["decoder_conf"])[key] = value
     (copied / "config.yaml").write_text(yaml.safe_dump(conf), encoding="utf-8")
     return str(copied)
