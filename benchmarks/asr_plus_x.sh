@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # ASR+X against X alone (paper, section 2.3): does the transcript in front help the label?
 # Both arms start from one encoder that has only learned to transcribe, as Whisper has, and train the
-# same model on the same utterances for the same number of steps; only the tasks' form differs.
+# same model, encoder and all, on the same utterances for the same number of steps; only the tasks' form
+# differs.
 # Needs the demo's data (run.sh --stop_stage 2). Usage: bash benchmarks/asr_plus_x.sh [EPOCHS]
 set -euo pipefail
 cd "$(dirname "$0")/../examples/osum"
@@ -18,7 +19,7 @@ $launch --config conf/tiny_stage1.yaml --model_dir $dir/encoder --override_confi
 arm() {  # NAME TASKS
   local weights; weights="{$(echo "$2" | sed 's/,/: 1, /g'): 1}"
   $launch --config conf/tiny.yaml --model_dir "$dir/$1" --enc_init $dir/encoder/final.pt \
-    --override_config "max_epoch=$epochs" --override_config model_conf.ctc_weight=0 \
+    --override_config "max_epoch=$epochs" --override_config "model_conf.trainable=[encoder, adapter, llm]" \
     --override_config "dataset_conf.task_weights=$weights"
   for n in $(seq 0 $((epochs - 1))); do
     osum recognize --config "$dir/$1/train.yaml" --checkpoint "$dir/$1/epoch_$n.pt" --num_threads 2 \

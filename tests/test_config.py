@@ -28,6 +28,12 @@ def test_empty_file_is_all_defaults(config):
     assert config() == DEFAULTS
 
 
+def test_empty_sections_are_not_one_object(config):
+    configs = config()
+    configs["ctc_conf"]["ctc_blank_id"] = 3
+    assert configs["model_conf"] == configs["encoder_conf"] == {} == DEFAULTS["ctc_conf"]
+
+
 def test_given_keys_overlay_the_defaults(config):
     before = copy.deepcopy(DEFAULTS)
     got = config(

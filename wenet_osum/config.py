@@ -102,7 +102,8 @@ DEFAULTS: dict[str, Any] = {
 
 def fill(given: dict[str, Any], defaults: dict[str, Any], where: str, at: str = "") -> dict[str, Any]:
     """``defaults`` overlaid with ``given``; OsumError for a key or a type that does not fit."""
-    out = copy.deepcopy(defaults)
+    # One by one: copied together, the open sections would stay one object.
+    out = {key: copy.deepcopy(value) for key, value in defaults.items()}
     for key, value in given.items():
         name = f"{at}{key}"
         if key not in defaults:
