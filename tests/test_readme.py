@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import osum_reference
 import pytest
 import soundfile as sf
+import torch
 import yaml
 
 from wenet_osum.config import load_config
@@ -94,7 +98,7 @@ def test_commands_for_own_data(tmp_path):
     for name in ("conf", "local"):
         (recipe / name).symlink_to(ROOT / name)
     commands = blocks("bash")[1:]
-    assert len(commands) == 3
+    assert len(commands) == 4
     out = shell(commands[0], tmp_path)
     assert "0 faults" in out
     scores = yaml.safe_load((recipe / "exp/my_data/scores.json").read_text())
@@ -104,6 +108,23 @@ def test_commands_for_own_data(tmp_path):
     decoded = recipe / "exp/my_data/decode_test/asr/llm_greedy/text"
     assert len(decoded.read_text().splitlines()) == 6
     assert len(shell(commands[2], tmp_path).splitlines()) >= 6
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_commands_for_real_models(tmp_path, hf_folder, monkeypatch):
+    """On a tiny file in the release's layout; of the released model only the end id's number differs."""
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    make_data_dir(tmp_path / "my_data/test", 0, 3)
+    shutil.copytree(hf_folder, tmp_path / "Qwen2-7B")
+    monkeypatch.setattr(osum_reference, "VOCAB", 300)
+    (tmp_path / "Qwen2-7B/config.json").write_text(json.dumps({**osum_reference.LLM, "vocab_size": 300}))
+    torch.save(osum_reference.release_state(), tmp_path / "infer.pt")
+    lines = blocks("bash")[4].replace("--llm-config", "--eos-id 256 --llm-config")
+    out = shell("osum make_raw_list --data_dir my_data/test test.list\n" + lines, tmp_path)
+    assert "402" in out and "8.02" in out
+    assert len((tmp_path / "decode/osum/llm_greedy/text").read_text().splitlines()) == 3
+    assert (tmp_path / "osum_hf/config.json").is_file()
 
 
 def test_yaml_of_a_larger_model(tmp_path):
