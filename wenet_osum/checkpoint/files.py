@@ -1,0 +1,139 @@
+"""Reading tensors from files that others wrote: torch files, safetensors, folders, hub repositories.
+
+None of them may run code: torch files are read with ``weights_only=True``, and a pickle that names
+anything but tensors is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wenet_osum.errors import OsumError
+
+COPY_AGAIN = "copy it again, or take an earlier one"
+INDEX = "model.safetensors.index.json"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def read_torch(path: Path) -> Any:
+    """What a torch file holds: tensors, numbers, text, and dicts and lists of them.
+
+    Raises:
+        OsumError: not a whole torch file, or a pickle that could run code.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as e:
+        foreign = re.search(r"GLOBAL (\S+) (?:was not|whose module)", str(e))
+        if foreign:
+            raise OsumError(
+                str(path),
+                f"refused: its pickle calls {foreign[1]}, which could run any code",
+                "take a file that holds tensors only",
+            ) from None
+        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        if "mmap" in reason:  # torch's word for a file that is no zip archive
+            reason = "no torch file of torch 1.6 or newer"
+        raise OsumError(str(path), f"not a whole checkpoint ({reason[:120]})", COPY_AGAIN) from None
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of one ``.safetensors`` file.
+
+    Raises:
+        OsumError: no such file, cut off, or a header that does not fit what follows it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise OsumError(str(path), "no such file", "copy the folder again, whole")
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, RuntimeError) as e:
+        reason = str(e).splitlines()[0][:120]
+        raise OsumError(str(path), f"not a whole safetensors file ({reason})", COPY_AGAIN) from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises OsumError where the file holds none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        reason = "no such file" if isinstance(e, FileNotFoundError) else "not JSON"
+        raise OsumError(str(path), reason, "copy the folder again, whole") from None
+    if not isinstance(content, dict):
+        raise OsumError(str(path), "not a JSON object", "copy the folder again, whole")
+    return content
+
+
+def read_folder(folder: Path) -> dict[str, Tensor]:
+    """The weights of a Hugging Face folder: ``model.safetensors``, or the shards its index names.
+
+    Raises:
+        OsumError: no safetensors, a shard that is missing or holds other tensors than the index says.
+    """
+    if not (folder / INDEX).is_file():
+        if not (folder / "model.safetensors").is_file():
+            raise OsumError(
+                str(folder),
+                "has no model.safetensors",
+                "save it as safetensors, or name its .bin file itself",
+            )
+        return read_safetensors(folder / "model.safetensors")
+    index = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(index, dict) or not all(
+        isinstance(shard, str) and Path(shard).name == shard for shard in index.values()
+    ):
+        raise OsumError(
+            str(folder / INDEX), "has no weight_map of file names", "copy the folder again, whole"
+        )
+    state: dict[str, Tensor] = {}
+    for shard in sorted(set(index.values())):
+        part = read_safetensors(folder / shard)
+        wrong = set(part) ^ {name for name, where in index.items() if where == shard}
+        if wrong:
+            raise OsumError(
+                str(folder / shard),
+                f"{min(wrong)} is in this file or in {INDEX}, not in both",
+                "copy the folder again, whole",
+            )
+        state.update(part)
+    return state
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether ``name`` is no path here and has a hub id's form, ``owner/name``."""
+    return not Path(name).exists() and HUB_ID.fullmatch(name) is not None
+
+
+def fetch_weights(name: str, where: str) -> Path:
+    """The local copy of a hub repository's config and safetensors, downloaded where it is not there yet.
+
+    Raises:
+        OsumError: the hub cannot be reached, or has no such repository.
+    """
+    from huggingface_hub import snapshot_download
+
+    wanted = ["config.json", "model.safetensors", INDEX, "model-*-of-*.safetensors"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except Exception as e:  # the hub's client raises its own, requests' or httpx's errors
+        raise hub_error(where, name, e) from None
+
+
+def hub_error(where: str, name: str, e: Exception) -> OsumError:
+    """One line for a hub id whose files are not here and could not be fetched."""
+    kind = type(e.__cause__ or e).__name__
+    return OsumError(
+        where,
+        f"{name!r} is no local folder and could not be fetched from the hub ({kind})",
+        f"run `hf download {name} --local-dir DIR` where the hub can be reached and give DIR",
+    )
