@@ -159,8 +159,8 @@ def test_bad_input_language_model(tmp_path, llm_folder):
     def decoder(**conf: Any) -> Any:
         return build(stage2_config(decoder_conf=conf))
 
-    with pytest.raises(OsumError, match="exactly one"):
-        decoder(llm=str(llm_folder), llm_config=LLM)
+    with pytest.raises(OsumError, match="neither llm nor llm_config"):
+        decoder()
     with pytest.raises(OsumError, match="embedding rows"):
         decoder(llm_config={**LLM, "vocab_size": 10})
     with pytest.raises(OsumError, match="cannot be loaded"):

@@ -1,4 +1,4 @@
-"""Reading tensors from files that others wrote: torch files, safetensors, folders, hub repositories.
+"""Reading tensors from files that others wrote: torch files, safetensors, folders.
 
 None of them may run code: torch files are read with ``weights_only=True``, and a pickle that names
 anything but tensors is refused.
@@ -19,7 +19,6 @@ from wenet_osum.errors import OsumError
 
 COPY_AGAIN = "copy it again, or take an earlier one"
 INDEX = "model.safetensors.index.json"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def read_torch(path: Path) -> Any:
@@ -107,33 +106,3 @@ def read_folder(folder: Path) -> dict[str, Tensor]:
             )
         state.update(part)
     return state
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether ``name`` is no path here and has a hub id's form, ``owner/name``."""
-    return not Path(name).exists() and HUB_ID.fullmatch(name) is not None
-
-
-def fetch_weights(name: str, where: str) -> Path:
-    """The local copy of a hub repository's config and safetensors, downloaded where it is not there yet.
-
-    Raises:
-        OsumError: the hub cannot be reached, or has no such repository.
-    """
-    from huggingface_hub import snapshot_download
-
-    wanted = ["config.json", "model.safetensors", INDEX, "model-*-of-*.safetensors"]
-    try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
-    except Exception as e:  # the hub's client raises its own, requests' or httpx's errors
-        raise hub_error(where, name, e) from None
-
-
-def hub_error(where: str, name: str, e: Exception) -> OsumError:
-    """One line for a hub id whose files are not here and could not be fetched."""
-    kind = type(e.__cause__ or e).__name__
-    return OsumError(
-        where,
-        f"{name!r} is no local folder and could not be fetched from the hub ({kind})",
-        f"run `hf download {name} --local-dir DIR` where the hub can be reached and give DIR",
-    )

@@ -26,14 +26,14 @@ def llm_elsewhere(model: nn.Module) -> set[str]:
     """Names of the weights, adapters aside, of an LLM that comes from its own folder."""
     if not getattr(model.decoder, "pretrained", False):
         return set()
-    names = (n for n, _ in model.named_parameters(remove_duplicate=False))
-    return {n for n in names if n.startswith(LLM_PREFIX) and "lora_" not in n}
+    return {n for n in model.state_dict() if n.startswith(LLM_PREFIX) and "lora_" not in n}
 
 
 def state_to_save(model: nn.Module) -> dict[str, Tensor]:
     """The model's state dict less a frozen LLM that was loaded from its own folder."""
-    frozen = {n for n, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
-    elsewhere = llm_elsewhere(model) & frozen
+    learns = {n for n, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    llm = llm_elsewhere(model)
+    elsewhere = llm if llm.isdisjoint(learns) else set()
     return {n: t for n, t in model.state_dict().items() if n not in elsewhere}
 
 

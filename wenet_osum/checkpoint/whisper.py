@@ -20,15 +20,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from wenet_osum.checkpoint.files import (
-    fetch_weights,
-    is_hub_id,
-    read_folder,
-    read_json,
-    read_safetensors,
-    read_torch,
-)
+from wenet_osum.checkpoint.files import read_folder, read_json, read_safetensors, read_torch
 from wenet_osum.errors import OsumError
+from wenet_osum.hub import CONFIG_FILES, WEIGHT_FILES, fetch, is_hub_id
 
 # Whole parts of a dotted key, theirs -> ours, by form; first what both sides share.
 HUGGING_FACE = {
@@ -143,7 +137,7 @@ def read_source(path: str) -> Source:
     """
     heads: dict[str, int] = {}
     if is_hub_id(path) or Path(path).is_dir():
-        folder = Path(path) if Path(path).is_dir() else fetch_weights(path, "--enc_init")
+        folder = Path(path) if Path(path).is_dir() else fetch(path, CONFIG_FILES + WEIGHT_FILES, "--enc_init")
         config = read_json(folder / "config.json")
         if config.get("model_type") != "whisper":
             raise OsumError(
