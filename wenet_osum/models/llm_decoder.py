@@ -64,6 +64,7 @@ class LLMDecoder(nn.Module):
                 f"the LLM has {rows} embedding rows, the tokenizer {vocab_size} ids",
                 "use the LLM's own tokenizer, or raise llm_config.vocab_size",
             )
+        self.gradient_checkpointing = gradient_checkpointing
         if gradient_checkpointing:
             self.causal_lm.gradient_checkpointing_enable(
                 gradient_checkpointing_kwargs={"use_reentrant": False}
