@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -131,6 +132,19 @@ def test_bad_input_shape_that_is_not_the_folders(tmp_path: Path, change: dict[st
     llm_folder_of(LLM, tmp_path)
     with pytest.raises(OsumError, match=words):
         decoder(llm=str(tmp_path), llm_config={**LLM, "vocab_size": 60, **change})
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), [("llama", {"num_attention_heads": 3}), ("qwen2", {"hidden_size": "wide"})]
+)
+def test_bad_input_shape_that_cannot_be(tmp_path: Path, name: str, change: dict[str, Any]):
+    llm_folder_of({**LLM, "model_type": name}, tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    for conf in ({"llm_config": {**LLM, "model_type": name, **change}}, {"llm": str(tmp_path)}):
+        with pytest.raises(OsumError, match=r"decoder_conf\.llm") as e:
+            decoder(**conf)
+        assert "\n" not in str(e.value)
 
 
 def test_bad_input_folder_without_a_weight(tmp_path: Path):

@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     n = args.batch_size
     step = f"training, estimated: a batch of {load.frames / 100:.0f} s and {load.answer:,} answer tokens, {configs['dtype']}"
-    decode = f"inference, estimated: {n} utterances of 30 s, answers of {tokens} tokens"
+    decode = f"inference, estimated: 30 s of audio, {n} at once, answers of {tokens} tokens"
     rows = [f"{args.config}: model {configs['model']}", "", *parameter_table(model, quant)]
     rows += memory_table(step, training(model, load, half, quant))
     rows += memory_table(decode, inference(model, Load(3000 * n, tokens * n, n), half, quant))

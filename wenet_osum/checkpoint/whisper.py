@@ -178,7 +178,7 @@ def check_fit(model: Any, source: Source, path: str, sides: set[str]) -> None:
                 f"{side}_conf.attention_heads", f"is {ours}, {path} has {heads}", f"set it to {heads}"
             )
     if source.form != "wenet_osum" and "encoder" in sides:
-        strides = tuple(model.encoder.embed.strides)
+        strides = tuple(getattr(model.encoder.embed, "strides", (1, 2)))
         if strides != (1, 2):
             raise OsumError(
                 "encoder_conf.conv_strides", f"is {list(strides)}, Whisper has [1, 2]", "leave it out"

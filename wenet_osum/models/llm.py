@@ -22,7 +22,8 @@ def llm_config_of(llm: str | None, llm_config: dict[str, Any] | None, vocab_size
     Raises:
         OsumError: neither is given, a key the model type has not, a folder without a config.
     """
-    from transformers import AutoConfig
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING, AutoConfig
 
     if llm_config is None:
         if llm is None:
@@ -30,14 +31,17 @@ def llm_config_of(llm: str | None, llm_config: dict[str, Any] | None, vocab_size
         return from_folder(AutoConfig, llm, CONFIG_FILES)
     conf = dict(llm_config)
     model_type = conf.pop("model_type", None)
-    try:
-        config = AutoConfig.for_model(model_type, **{"vocab_size": vocab_size, **conf})
-    except ValueError:
+    if model_type not in CONFIG_MAPPING:
         raise OsumError(
             "decoder_conf.llm_config.model_type",
             f"transformers knows no {model_type!r}",
             "for example qwen2 or llama",
-        ) from None
+        )
+    try:
+        config = AutoConfig.for_model(model_type, **{"vocab_size": vocab_size, **conf})
+    except (ValueError, TypeError, StrictDataclassError) as e:
+        reason = str(e).strip().splitlines()[-1].strip()
+        raise OsumError("decoder_conf.llm_config", reason, "mend the shape") from None
     # transformers 5 keeps the two older names for what is now rope_parameters.
     known = {*type(config)().to_dict(), "rope_theta", "rope_scaling"}
     unknown = [k for k in conf if k not in known]
@@ -50,12 +54,16 @@ def llm_config_of(llm: str | None, llm_config: dict[str, Any] | None, vocab_size
 
 def from_folder(cls: Any, llm: str, files: list[str], **more: Any) -> Any:
     """``cls.from_pretrained`` of a folder, or of a hub id's ``files``; what goes wrong in one line."""
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
     folder = str(fetch(llm, files, "decoder_conf.llm")) if is_hub_id(llm) else llm
     try:
         return cls.from_pretrained(folder, **more)
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError) as e:
+    except (
+        *(OSError, ValueError, TypeError, RuntimeError, ImportError, KeyError),
+        *(SafetensorError, StrictDataclassError),
+    ) as e:
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise OsumError(
             "decoder_conf.llm",
