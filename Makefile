@@ -30,5 +30,5 @@ lint: $(VENV)/.ready
 	$(BIN)/mypy wenet_osum
 
 clean:
-	rm -rf $(VENV) examples/osum/exp examples/osum/data build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) examples/osum/exp examples/osum/data examples/osum/tensorboard build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

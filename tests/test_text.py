@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from wenet_osum.errors import OsumError
 from wenet_osum.text import CharTokenizer, HuggingFaceTokenizer, SentencepieceTokenizer, init_tokenizer
@@ -115,18 +113,6 @@ def test_bad_input_no_end_symbol(tmp_path):
     (tmp_path / "units.txt").write_text("a 0\n", encoding="utf-8")
     with pytest.raises(OsumError, match="no end symbol"):
         _ = CharTokenizer(tmp_path / "units.txt").eos_id
-
-
-@pytest.fixture(scope="module")
-def hf_folder(tmp_path_factory) -> Path:
-    """A byte-level tokenizer such as Qwen's, without merges."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    folder = tmp_path_factory.mktemp("hf")
-    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>").save_pretrained(folder)
-    return folder
 
 
 def test_hugging_face(hf_folder):

@@ -16,6 +16,7 @@ COMMANDS = {
     "info": "count a config's model: parameters, what learns, memory",
     "train": "train stage 1 (whisper_multitask) or stage 2 (osum)",
     "average_model": "mean of several checkpoints",
+    "convert": "OSUM's infer.pt, our checkpoints, model folders, Hugging Face folders: from one to another",
     "recognize": "decode a list, any task",
     "score": "score a decode folder, print the table, write scores.json",
 }

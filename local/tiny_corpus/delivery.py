@@ -60,11 +60,16 @@ def _anger(x: Signal, rate: int, rng: np.random.Generator) -> Signal:
 
 
 def _happy(x: Signal, rate: int, rng: np.random.Generator) -> Signal:
-    return tilt(x, rate, 3.0)
+    return equalise(tilt(x, rate, 3.0), rate, lambda f: 14 * np.exp(-((np.log2(f / 3000) / 0.3) ** 2)))
+
+
+def _surprise(x: Signal, rate: int, rng: np.random.Generator) -> Signal:
+    return x * np.linspace(0.15, 1.8, len(x), dtype=np.float32) ** 2
 
 
 def _fear(x: Signal, rate: int, rng: np.random.Generator) -> Signal:
-    return modulate(x, rate, rng.uniform(9, 11), 0.85, rng.uniform(0, 6))
+    thin = equalise(x, rate, lambda f: -18 * np.clip(np.log2(900 / f), 0, 1))
+    return modulate(thin, rate, rng.uniform(9, 11), 0.95, rng.uniform(0, 6))
 
 
 def _disgust(x: Signal, rate: int, rng: np.random.Generator) -> Signal:
@@ -80,8 +85,8 @@ EMOTIONS = {
     "sad": Delivery(0.74, 0.88, 15, melody=_bend(0.2, 0.85), treat=_sad),
     "anger": Delivery(1.12, 1.08, 60, treat=_anger),
     "neutral": Delivery(),
-    "happy": Delivery(1.15, 1.25, 90, melody=_wave(4.0, 0.2), treat=_happy),
-    "surprise": Delivery(0.95, 1.05, 60, melody=_bend(0.45, 1.6)),
+    "happy": Delivery(1.15, 1.25, 90, melody=_wave(4.0, 0.3), treat=_happy),
+    "surprise": Delivery(0.95, 1.05, 60, melody=_bend(0.3, 1.8), treat=_surprise),
     "fear": Delivery(1.12, 1.12, 20, treat=_fear),
     "disgust": Delivery(0.85, 0.92, 30, treat=_disgust),
     "other": Delivery(1.0, 1.0, 0, treat=_whispered),
@@ -114,16 +119,24 @@ def _street(x: Signal, rate: int, rng: np.random.Generator) -> Signal:
 
 
 def _loudspeaker(x: Signal, rate: int, rng: np.random.Generator) -> Signal:
+    x = equalise(x, rate, lambda f: 14 * np.exp(-((np.log2(f / 1300) / 0.25) ** 2)))
     delay = int(rate * rng.uniform(0.0025, 0.0035))
     out = x.copy()
     out[delay:] += np.float32(0.9) * x[:-delay]
     return out
 
 
+def _music_box(x: Signal, rate: int, rng: np.random.Generator) -> Signal:
+    seconds = np.arange(len(x)) / rate
+    note = 2000 * 2 ** (np.floor(seconds * 6 + rng.uniform(0, 1)) % 3 / 6)
+    tone = np.sin(2 * np.pi * np.cumsum(note) / rate).astype(np.float32)
+    return x + tone * np.float32(0.25 * rms(x) / rms(tone))
+
+
 STYLES = {
     "新闻科普": Delivery(1.15, 1.0, 40, treat=_news),
     "恐怖故事": Delivery(0.8, 0.82, 30, treat=_horror),
-    "童话故事": Delivery(0.88, 1.2, 95, melody=_wave(2.2, 0.16)),
+    "童话故事": Delivery(0.88, 1.2, 95, melody=_wave(2.2, 0.16), treat=_music_box),
     "客服": Delivery(1.0, 1.05, 60, treat=_telephone),
     "诗歌散文": Delivery(0.95, 1.0, 40, gap=0.15),
     "有声书": Delivery(0.95, 0.95, 50, treat=_close),

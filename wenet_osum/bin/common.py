@@ -8,19 +8,37 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from wenet_osum.checkpoint.folder import CONFIG
 from wenet_osum.errors import OsumError
 from wenet_osum.tasks import TaskTable, load_tasks
 
 
 def resolve_beside(configs: dict[str, Any], config_path: str) -> None:
-    """Point tokenizer files that are not where the config says at those of their name beside the config
-    (``train.yaml``), as ``wenet.load_model`` does: a model folder can be moved, and used from anywhere."""
-    conf = configs["tokenizer_conf"]
+    """Point the paths of a config at what lies beside it, so that a model folder can be moved and used from
+    anywhere: ``config.yaml`` of such a folder names its files relative to itself, and the tokenizer files of
+    a ``train.yaml`` that are not where it says are looked for by name, as ``wenet.load_model`` does."""
+    folder, conf = Path(config_path).parent, configs["tokenizer_conf"]
     for key, value in conf.items():
-        if isinstance(value, str) and not Path(value).exists():
-            beside = Path(config_path).parent / Path(value).name
-            if beside.exists():
-                conf[key] = str(beside)
+        if isinstance(value, str) and not (folder / value).exists() and not Path(value).exists():
+            value = Path(value).name
+        if isinstance(value, str) and (folder / value).exists():
+            conf[key] = str(folder / value)
+    for section, key in ((configs["decoder_conf"], "llm"), (configs, "tasks")):
+        if section.get(key) and (folder / section[key]).exists():
+            section[key] = str(folder / section[key])
+
+
+def config_path(config: str | None, checkpoint: str) -> str:
+    """``--config``, or ``config.yaml`` of the model folder that ``--checkpoint`` is.
+
+    Raises:
+        OsumError: neither is there.
+    """
+    if config is None and not Path(checkpoint).is_dir():
+        raise OsumError(
+            "--config", f"is missing, and {checkpoint} is no model folder", "give the run's train.yaml"
+        )
+    return config or str(Path(checkpoint) / CONFIG)
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import torch
 
-from wenet_osum.bin.common import at_least, count_line, load_table, prepare_configs, resolve_beside
+from wenet_osum.bin.common import (
+    at_least,
+    config_path,
+    count_line,
+    load_table,
+    prepare_configs,
+    resolve_beside,
+)
 from wenet_osum.checkpoint.weights import load_checkpoint
 from wenet_osum.config import load_config
 from wenet_osum.dataset.dataset import Loader
@@ -26,10 +33,10 @@ from wenet_osum.train.engine import Engine
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p = argparse.ArgumentParser(prog="osum recognize", description=__doc__)
-    p.add_argument("--config", required=True, help="train.yaml of the run")
+    p.add_argument("--config", help="train.yaml of the run; default: config.yaml of a model folder")
     p.add_argument("--test_data", required=True, help="list to decode")
     p.add_argument("--data_type", default="raw", choices=["raw", "shard", "shard_full_data"])
-    p.add_argument("--checkpoint", required=True)
+    p.add_argument("--checkpoint", required=True, help=".pt, or a model folder (osum convert)")
     p.add_argument(
         "--result_dir",
         required=True,
@@ -70,11 +77,12 @@ def labelled(index: Index, table: TaskTable, name: str) -> Index:
 def main(argv: list[str] | None = None) -> int:
     args = get_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    configs = load_config(args.config, args.override_config)
+    config = config_path(args.config, args.checkpoint)
+    configs = load_config(config, args.override_config)
     engine = Engine(args.device, args.dtype or configs["dtype"])
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
-    resolve_beside(configs, args.config)
+    resolve_beside(configs, config)
     torch.manual_seed(configs["seed"])
     table = load_table(configs)
     names = list(TASK_ORDER) if args.task == "all" else [table.find(t).name for t in args.task.split(",")]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wenet_osum.bin.common import at_least, count_line, describe, load_table, prepare_configs
+from wenet_osum.bin.common import at_least, count_line, describe, load_table, prepare_configs, resolve_beside
 from wenet_osum.checkpoint.weights import init_modules, load_checkpoint, read_infos
 from wenet_osum.config import load_config, save_config
 from wenet_osum.dataset.dataset import Loader, prompt_text
@@ -38,12 +38,12 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--train_data", required=True, nargs="+", help="list(s) to train on")
     p.add_argument("--cv_data", required=True, help="list to validate on")
     p.add_argument("--model_dir", required=True, help="checkpoints go here")
-    p.add_argument("--checkpoint", help="go on from MODEL_DIR/epoch_N.pt")
+    p.add_argument("--checkpoint", help="go on from MODEL_DIR/epoch_N.pt, or start from a model folder")
     p.add_argument(
         "--tensorboard_dir", default="tensorboard", help="logs go to its folder of MODEL_DIR's name"
     )
     p.add_argument("--override_config", action="append", default=[], metavar="KEY=VALUE")
-    p.add_argument("--enc_init", help="checkpoint to take modules from")
+    p.add_argument("--enc_init", help="checkpoint or model folder to take modules from")
     p.add_argument("--enc_init_mods", default="encoder.", help="their prefixes, separated by commas")
     p.add_argument("--num_workers", type=at_least(0), default=0, help="data worker processes")
     p.add_argument("--prefetch", type=at_least(1), default=10, help="batches each worker prepares ahead")
@@ -104,7 +104,7 @@ def leave_room(model: Any, conf: dict[str, Any], table: Any, tokenizer: Any) -> 
 def resume_point(checkpoint: str | None) -> tuple[int, int]:
     """Epoch and step to go on at, from the yaml beside a checkpoint; (0, 0) for plain initial weights."""
     infos = Path(checkpoint).with_suffix(".yaml") if checkpoint else None
-    if infos is None or not infos.is_file():
+    if infos is None or not infos.is_file() or Path(str(checkpoint)).is_dir():
         return 0, 0
     facts = read_infos(infos)
     if str(facts.get("tag", "")).startswith("step_"):
@@ -125,6 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
+    resolve_beside(configs, args.config)
     random.seed(configs["seed"])
     np.random.seed(configs["seed"])
     torch.manual_seed(configs["seed"])

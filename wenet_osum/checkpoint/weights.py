@@ -14,7 +14,9 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from wenet_osum.checkpoint.check import check_state
 from wenet_osum.checkpoint.files import read_torch
+from wenet_osum.checkpoint.folder import read_folder
 from wenet_osum.checkpoint.whisper import check_fit, read_source
 from wenet_osum.errors import OsumError
 from wenet_osum.fileio import atomic_write
@@ -62,12 +64,14 @@ def read_infos(path: str | Path) -> dict[str, Any]:
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Read a flat state dict of tensors.
+    """Read a flat state dict of tensors: a ``.pt``, or a model folder (``checkpoint/folder.py``) less its LLM.
 
     Raises:
         OsumError: no file, not a whole torch file, or something other than tensors in it.
     """
     path = Path(path)
+    if path.is_dir():
+        return read_folder(path)
     if not path.is_file():
         raise OsumError(str(path), "no such checkpoint", "check --checkpoint, or train first")
     state = read_torch(path)
@@ -85,27 +89,9 @@ def load_checkpoint(model: Any, path: str | Path) -> None:
         OsumError: a shape that differs, a key that is missing or left over (named).
     """
     state = read_state(path)
-    own = model.state_dict()
-    for name, tensor in state.items():
-        if name not in own:
-            raise OsumError(
-                str(path), f"{name} is not in this model", "decode with the train.yaml that lies beside it"
-            )
-        if own[name].shape != tensor.shape:
-            raise OsumError(
-                str(path),
-                f"{name} is {tuple(tensor.shape)}, the model has {tuple(own[name].shape)}",
-                "use the config it was trained with (train.yaml)",
-            )
     llm = llm_elsewhere(model)
     trained_llm = not llm.isdisjoint(state)
-    missing = [n for n in own if n not in state and (trained_llm or n not in llm)]
-    if missing:
-        raise OsumError(
-            str(path),
-            f"{len(missing)} weights are missing, the first is {missing[0]}",
-            "use the config it was trained with (train.yaml)",
-        )
+    check_state(state, model.state_dict(), str(path), set() if trained_llm else llm)
     model.load_state_dict(state, strict=False)
     if trained_llm:  # no longer what its folder holds, so it goes into the checkpoints to come
         model.decoder.pretrained = False

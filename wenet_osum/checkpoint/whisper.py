@@ -20,7 +20,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from wenet_osum.checkpoint.files import read_folder, read_json, read_safetensors, read_torch
+from wenet_osum.checkpoint.files import read_hf_folder, read_json, read_safetensors, read_torch
+from wenet_osum.checkpoint.folder import CONFIG, read_folder
 from wenet_osum.errors import OsumError
 from wenet_osum.hub import CONFIG_FILES, WEIGHT_FILES, fetch, is_hub_id
 
@@ -130,12 +131,14 @@ def read_source(path: str) -> Source:
     """Read initial weights in any of the forms.
 
     Args:
-        path: ``.pt``, ``.safetensors``, a Hugging Face folder, or a hub id.
+        path: ``.pt``, ``.safetensors``, a Hugging Face folder, a model folder of ours, or a hub id.
 
     Raises:
         OsumError: nothing there, not a whole file, a pickle with code in it, or another kind of model.
     """
     heads: dict[str, int] = {}
+    if (Path(path) / CONFIG).is_file():
+        return Source("wenet_osum", read_folder(Path(path)), heads)
     if is_hub_id(path) or Path(path).is_dir():
         folder = Path(path) if Path(path).is_dir() else fetch(path, CONFIG_FILES + WEIGHT_FILES, "--enc_init")
         config = read_json(folder / "config.json")
@@ -145,7 +148,7 @@ def read_source(path: str) -> Source:
                 f"is a {config.get('model_type')!r}, not a Whisper",
                 "give a Whisper",
             )
-        state = read_folder(folder)
+        state = read_hf_folder(folder)
         heads = {side: config.get(f"{side}_attention_heads", 0) for side in ("encoder", "decoder")}
     elif not Path(path).is_file():
         raise OsumError(path, "no such checkpoint", "check the path, or train first")
