@@ -83,7 +83,7 @@ def build(config: dict[str, Any], vocab_size: int = 60, seed: int = 0, scale: fl
     model = init_model({"input_dim": 80, "vocab_size": vocab_size, "tokenizer_conf": special, **config})
     with torch.no_grad():
         for p in model.parameters():
-            if p.dim() > 1:
+            if p.dim() > 1 and p.is_floating_point():
                 p.mul_(scale)
     return model.eval()
 

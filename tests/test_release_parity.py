@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerFast
 
 from wenet_osum.bin import compare_reference, convert
 from wenet_osum.bin.compare_reference import compare, read_reference
+from wenet_osum.checkpoint.files import read_hf_folder, read_json
 from wenet_osum.checkpoint.folder import read_folder
-from wenet_osum.checkpoint.llm_folder import read_json, read_llm
 from wenet_osum.checkpoint.weights import load_checkpoint, read_state
 from wenet_osum.registry import init_model
 from wenet_osum.text import init_tokenizer
@@ -235,7 +235,7 @@ def test_sharded_llm(tmp_path: Path, monkeypatch, reference: Path, capsys):
     shards = sorted((tmp_path / "model" / "llm").glob("*.safetensors"))
     assert len(shards) > 2 and shards[-1].name == f"model-{len(shards):05}-of-{len(shards):05}.safetensors"
     state = release_state()
-    for name, tensor in read_llm(tmp_path / "model" / "llm").items():
+    for name, tensor in read_hf_folder(tmp_path / "model" / "llm").items():
         assert any(
             torch.equal(tensor, t) for k, t in state.items() if k.replace(".base_layer", "").endswith(name)
         )

@@ -13,6 +13,7 @@ COMMANDS = {
     "make_raw_list": "Kaldi data dir -> raw list",
     "make_shard_list": "Kaldi data dir -> tar shards and their list",
     "train_tokenizer": "sentencepiece tokenizer for a model trained from nothing",
+    "info": "count a config's model: parameters, what learns, memory",
     "train": "train stage 1 (whisper_multitask) or stage 2 (osum)",
     "average_model": "mean of several checkpoints",
     "convert": "OSUM's infer.pt, our checkpoints, model folders, Hugging Face folders: from one to another",

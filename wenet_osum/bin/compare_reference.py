@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from wenet_osum.bin import convert
-from wenet_osum.checkpoint.llm_folder import read_json
+from wenet_osum.checkpoint.files import read_json
 from wenet_osum.checkpoint.weights import load_checkpoint
 from wenet_osum.constants import IGNORE_ID
 from wenet_osum.errors import OsumError, run_main

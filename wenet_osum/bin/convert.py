@@ -23,8 +23,9 @@ from torch import Tensor
 
 from wenet_osum.bin.common import prepare_configs, resolve_beside
 from wenet_osum.checkpoint.check import check_state
+from wenet_osum.checkpoint.files import read_hf_folder
 from wenet_osum.checkpoint.folder import CONFIG, read_folder, read_whole, skeleton, write_folder
-from wenet_osum.checkpoint.llm_folder import read_llm, read_llm_config
+from wenet_osum.checkpoint.llm_folder import read_llm_config
 from wenet_osum.checkpoint.lora import OURS, merged
 from wenet_osum.checkpoint.osum_release import read_release, to_release
 from wenet_osum.checkpoint.weights import llm_elsewhere, read_state
@@ -101,7 +102,7 @@ def leave_out_llm(state: dict[str, Tensor], llm: str, where: str) -> dict[str, T
     if not Path(llm).is_dir():
         logging.info("%s: its weights are not here and were not compared with those of %s", llm, where)
         return rest
-    other = read_llm(llm)
+    other = read_hf_folder(llm)
     for name in set(state) - set(rest):
         theirs = other.get(name.removeprefix(OURS).replace(".base_layer.", "."))
         if theirs is None or not torch.equal(theirs.to(state[name].dtype), state[name]):

@@ -21,6 +21,7 @@ from wenet_osum.checkpoint.weights import load_checkpoint
 from wenet_osum.config import load_config
 from wenet_osum.dataset.dataset import Loader
 from wenet_osum.dataset.index import Index, build_index
+from wenet_osum.device import DEVICES, DTYPES
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write
 from wenet_osum.registry import DATASETS, init_model
@@ -50,8 +51,8 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument(
         "--labelled_only", action="store_true", help="ask a task only where the list has its answer"
     )
-    p.add_argument("--device", default="cpu", choices=["cpu", "cuda", "npu"])
-    p.add_argument("--dtype", default="fp32", choices=["fp32", "bf16", "fp16"])
+    p.add_argument("--device", default="cpu", choices=DEVICES)
+    p.add_argument("--dtype", choices=DTYPES, help="autocast; default: the config's")
     p.add_argument("--batch_size", type=at_least(1), default=16)
     p.add_argument("--beam_size", type=at_least(1), default=10, help="for llm_beam")
     p.add_argument("--length_penalty", type=float, default=0.0, help="for llm_beam")
@@ -76,11 +77,11 @@ def labelled(index: Index, table: TaskTable, name: str) -> Index:
 def main(argv: list[str] | None = None) -> int:
     args = get_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    engine = Engine(args.device, args.dtype)
-    if args.num_threads:
-        torch.set_num_threads(args.num_threads)
     config = config_path(args.config, args.checkpoint)
     configs = load_config(config, args.override_config)
+    engine = Engine(args.device, args.dtype or configs["dtype"])
+    if args.num_threads:
+        torch.set_num_threads(args.num_threads)
     resolve_beside(configs, config)
     torch.manual_seed(configs["seed"])
     table = load_table(configs)

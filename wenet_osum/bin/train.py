@@ -18,6 +18,7 @@ from wenet_osum.checkpoint.weights import init_modules, load_checkpoint, read_in
 from wenet_osum.config import load_config, save_config
 from wenet_osum.dataset.dataset import Loader, prompt_text
 from wenet_osum.dataset.index import Index, build_index
+from wenet_osum.device import DEVICES, DTYPES
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write
 from wenet_osum.registry import DATASETS, init_model
@@ -30,10 +31,8 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument(
         "--train_engine", default="torch_ddp", choices=["torch_ddp"], help="one process, or torchrun's ranks"
     )
-    p.add_argument("--device", default="cpu", choices=["cpu", "cuda", "npu"])
-    p.add_argument(
-        "--dtype", default="fp32", choices=["fp32", "bf16", "fp16"], help="autocast; weights stay fp32"
-    )
+    p.add_argument("--device", default="cpu", choices=DEVICES)
+    p.add_argument("--dtype", choices=DTYPES, help="autocast; weights that learn stay fp32; the config's")
     p.add_argument("--config", required=True, help="YAML of the run")
     p.add_argument("--data_type", default="raw", choices=["raw", "shard", "shard_full_data"])
     p.add_argument("--train_data", required=True, nargs="+", help="list(s) to train on")
@@ -118,13 +117,14 @@ def resume_point(checkpoint: str | None) -> tuple[int, int]:
 def main(argv: list[str] | None = None) -> int:
     args = get_args(argv)
     threading.excepthook = quiet_on_full_disk
-    engine = Engine(args.device, args.dtype, args.dist_backend)
+    configs = load_config(args.config, args.override_config)
+    configs["dtype"] = args.dtype or configs["dtype"]
+    engine = Engine(args.device, configs["dtype"], args.dist_backend)
     logging.basicConfig(
         level=logging.INFO if engine.rank == 0 else logging.WARNING, format="%(message)s", force=True
     )
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
-    configs = load_config(args.config, args.override_config)
     resolve_beside(configs, args.config)
     random.seed(configs["seed"])
     np.random.seed(configs["seed"])
@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     table = load_table(configs)
     tokenizer = init_tokenizer(configs)
     prepare_configs(configs, tokenizer)
-    configs.update(dtype=args.dtype, train_engine=args.train_engine, model_dir=args.model_dir)
+    configs.update(train_engine=args.train_engine, model_dir=args.model_dir)
     model_dir = Path(args.model_dir)
     model_dir.mkdir(parents=True, exist_ok=True)
 

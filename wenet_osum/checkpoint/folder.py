@@ -22,11 +22,10 @@ import torch
 from torch import Tensor
 
 from wenet_osum.checkpoint.check import check_state
+from wenet_osum.checkpoint.files import read_hf_folder, read_safetensors
 from wenet_osum.checkpoint.llm_folder import (
     config_keys,
-    read_llm,
     read_llm_config,
-    read_safetensors,
     write_llm,
     write_safetensors,
 )
@@ -50,7 +49,7 @@ TOKENIZER_FILES = (
 def skeleton(configs: dict[str, Any]) -> Any:
     """The model of a config on the meta device: every name and shape, no memory. A pretrained LLM is known
     by its ``config.json`` alone."""
-    conf = dict(configs["decoder_conf"])
+    conf = {**configs["decoder_conf"], "quant": "none"}
     if conf.get("llm") is not None:
         conf["llm_config"] = config_keys(read_llm_config(conf.pop("llm")))
     with torch.device("meta"):
@@ -157,7 +156,7 @@ def read_whole(folder: Path, configs: dict[str, Any]) -> tuple[dict[str, Tensor]
             f"decoder_conf.llm is {llm!r}, no local folder",
             "download it and name its folder",
         )
-    state, weights = read_folder(folder), read_llm(llm)
+    state, weights = read_folder(folder), read_hf_folder(llm)
     model = skeleton({**configs, "vocab_size": configs["vocab_size"] or 1})
     own = model.state_dict()
     mend = "copy or convert it again"

@@ -14,42 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wenet_osum.checkpoint.files import INDEX, read_json
 from wenet_osum.errors import OsumError
 
 SHARD_SIZE = 2_000_000_000  # bytes; safetensors before 0.7 copies what it writes
-INDEX = "model.safetensors.index.json"
-
-
-def read_safetensors(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of one file, by mmap.
-
-    Raises:
-        OsumError: no file, or not a whole safetensors file.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    path = Path(path)
-    if not path.is_file():
-        raise OsumError(str(path), "no such file", "convert or copy the folder again")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as e:
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise OsumError(str(path), f"not a whole safetensors file ({reason})", "copy it again") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; OsumError if it is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise OsumError(str(path), "no such file", "check the path") from None
-    except ValueError as e:
-        raise OsumError(str(path), f"not JSON ({e})", "copy it again") from None
-    if not isinstance(content, dict):
-        raise OsumError(str(path), "not a JSON object", "copy it again")
-    return content
 
 
 def read_llm_config(path: str | Path) -> Any:
@@ -79,31 +47,6 @@ def config_keys(config: Any) -> dict[str, Any]:
     """A config as ``decoder_conf.llm_config`` takes it: the keys of its class, and no file's extras."""
     known = {**type(config)().to_dict(), "model_type": None}
     return {k: v for k, v in config.to_dict().items() if k in known}
-
-
-def read_llm(folder: str | Path) -> dict[str, Tensor]:
-    """The weights of an LLM's folder by Hugging Face's names.
-
-    Raises:
-        OsumError: no safetensors in it, or one that is not whole.
-    """
-    folder = Path(folder)
-    index = folder / INDEX
-    if not index.is_file():
-        if not (folder / "model.safetensors").is_file():
-            raise OsumError(
-                str(folder), "no folder with an LLM's safetensors", "give the folder of a downloaded LLM"
-            )
-        return read_safetensors(folder / "model.safetensors")
-    shards = read_json(index).get("weight_map")
-    if not isinstance(shards, dict) or not all(Path(str(s)).name == s for s in shards.values()):
-        raise OsumError(str(index), "no weight_map from names to files beside it", "copy it again")
-    tensors = {
-        n: t for shard in sorted(set(shards.values())) for n, t in read_safetensors(folder / shard).items()
-    }
-    if lost := sorted(set(shards) - set(tensors)):
-        raise OsumError(str(index), f"{lost[0]} is in none of the files", "copy the folder again")
-    return tensors
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from wenet_osum.checkpoint.llm_folder import read_json, read_safetensors, write_safetensors
+from wenet_osum.checkpoint.files import read_json, read_safetensors
+from wenet_osum.checkpoint.llm_folder import write_safetensors
 from wenet_osum.errors import OsumError
 from wenet_osum.models.llm_decoder import OSUM_LORA
 

@@ -5,7 +5,8 @@ A pretrained LLM that stayed frozen is not written again: it is named in the con
 
 from __future__ import annotations
 
-import errno
+import logging
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import yaml
 from torch import Tensor, nn
 
 from wenet_osum.checkpoint.check import check_state
+from wenet_osum.checkpoint.files import read_torch
 from wenet_osum.checkpoint.folder import read_folder
+from wenet_osum.checkpoint.whisper import check_fit, read_source
 from wenet_osum.errors import OsumError
 from wenet_osum.fileio import atomic_write
 
@@ -25,14 +28,14 @@ def llm_elsewhere(model: nn.Module) -> set[str]:
     """Names of the weights, adapters aside, of an LLM that comes from its own folder."""
     if not getattr(model.decoder, "pretrained", False):
         return set()
-    names = (n for n, _ in model.named_parameters(remove_duplicate=False))
-    return {n for n in names if n.startswith(LLM_PREFIX) and "lora_" not in n}
+    return {n for n in model.state_dict() if n.startswith(LLM_PREFIX) and "lora_" not in n}
 
 
 def state_to_save(model: nn.Module) -> dict[str, Tensor]:
     """The model's state dict less a frozen LLM that was loaded from its own folder."""
-    frozen = {n for n, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
-    elsewhere = llm_elsewhere(model) & frozen
+    learns = {n for n, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    llm = llm_elsewhere(model)
+    elsewhere = llm if llm.isdisjoint(learns) else set()
     return {n: t for n, t in model.state_dict().items() if n not in elsewhere}
 
 
@@ -71,23 +74,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         return read_folder(path)
     if not path.is_file():
         raise OsumError(str(path), "no such checkpoint", "check --checkpoint, or train first")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as e:  # a damaged pickle makes torch raise nearly anything: KeyError, AssertionError ...
-        if isinstance(e, OSError) and e.errno != errno.EINVAL:  # EINVAL: a seek to before a cut file's start
-            raise
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-        if "mmap" in reason:  # torch's word for a file that is no zip archive
-            reason = "no torch file of torch 1.6 or newer"
-        elif reason.startswith("Weights only"):  # torch goes on to say how one would run the code
-            raise OsumError(
-                str(path),
-                "holds Python objects besides tensors, which may run code",
-                "give a plain state dict",
-            ) from None
-        raise OsumError(
-            str(path), f"not a whole checkpoint ({reason[:120]})", "copy it again, or take an earlier one"
-        ) from None
+    state = read_torch(path)
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
         raise OsumError(
             str(path), "not a flat state dict of tensors", "give a model checkpoint, such as final.pt"
@@ -111,18 +98,22 @@ def load_checkpoint(model: Any, path: str | Path) -> None:
 
 
 def init_modules(model: nn.Module, path: str | Path, prefixes: list[str]) -> int:
-    """WeNet's ``--enc_init``: copy the weights under ``prefixes`` from another checkpoint.
+    """WeNet's ``--enc_init``: copy the weights under ``prefixes`` from another checkpoint, ours or a Whisper
+    in any form that ``wenet_osum.checkpoint.whisper`` reads. Says what it leaves in the file.
 
     Returns:
         how many tensors were copied.
 
     Raises:
-        OsumError: a prefix that the checkpoint or the model has nothing for, or a shape that differs.
+        OsumError: a prefix that the checkpoint or the model has nothing for, a tensor that is missing or
+            left over under it, a shape that differs.
     """
-    state, own = read_state(path), model.state_dict()
-    copied = 0
+    source = read_source(str(path))
+    check_fit(model, source, str(path), {p.split(".")[0] for p in prefixes})
+    own = model.state_dict()
+    chosen: dict[str, Tensor] = {}
     for prefix in prefixes:
-        part = {n: t for n, t in state.items() if n.startswith(prefix)}
+        part = {n: t for n, t in source.state.items() if n.startswith(prefix)}
         expected = {n for n in own if n.startswith(prefix)}
         if not part or not expected:
             whose = "the checkpoint" if not part else "this model"
@@ -131,15 +122,26 @@ def init_modules(model: nn.Module, path: str | Path, prefixes: list[str]) -> int
             if name not in own or own[name].shape != tensor.shape:
                 has = tuple(own[name].shape) if name in own else "nothing"
                 raise OsumError(
-                    str(path),
-                    f"{name} is {tuple(tensor.shape)}, the model has {has}",
-                    "make encoder_conf the same in both configs",
+                    str(path), f"{name} is {tuple(tensor.shape)}, the model has {has}", mend_shape(name)
                 )
         missing = expected - set(part)
         if missing:
-            raise OsumError(
-                str(path), f"{sorted(missing)[0]} is missing", "make encoder_conf the same in both configs"
-            )
-        model.load_state_dict(part, strict=False)
-        copied += len(part)
-    return copied
+            raise OsumError(str(path), f"{min(missing)} is missing", mend_shape(min(missing)))
+        chosen.update(part)
+    model.load_state_dict(chosen, strict=False)
+    left = Counter(n.split(".")[0] for n in source.state if n not in chosen)
+    if left:
+        words = ", ".join(f"{n} under {part}." for part, n in left.items())
+        logging.info("%s (%s): not asked for and left: %s", path, source.form, words)
+    return len(chosen)
+
+
+def mend_shape(name: str) -> str:
+    """Which keys of a config a shape follows from."""
+    if name.endswith(".pe") or name == "decoder.positions":
+        return f"set {name.split('.')[0]}_conf.max_positions to the file's"
+    if name == "encoder.embed.conv.0.weight":
+        return "set input_dim and log_mel_spectrogram_conf.num_mel_bins to the file's mel bins"
+    if name == "decoder.embed.weight":
+        return "use that Whisper's own tokenizer"
+    return f"make {name.split('.')[0]}_conf the same as there"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from wenet_osum.constants import IGNORE_ID
 from wenet_osum.errors import OsumError
+from wenet_osum.models.llm import build_llm
 from wenet_osum.models.losses import token_losses
 from wenet_osum.models.sequence import Sequence
 from wenet_osum.registry import DECODERS
@@ -22,42 +23,6 @@ OSUM_LORA = {
 }
 
 
-def build_llm(llm: str | None, llm_config: dict[str, Any] | None, vocab_size: int, attn: str) -> Any:
-    """The Hugging Face model: weights from ``llm`` (folder or hub id), or random from ``llm_config``."""
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    if (llm is None) == (llm_config is None):
-        raise OsumError("decoder_conf", "give exactly one of llm and llm_config", "llm: folder or hub id")
-    if llm is not None:
-        try:
-            return AutoModelForCausalLM.from_pretrained(llm, dtype=torch.float32, attn_implementation=attn)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as e:
-            raise OsumError(
-                "decoder_conf.llm",
-                f"{llm!r} cannot be loaded ({str(e).splitlines()[0]})",
-                "give a local folder with config.json and weights, or a hub id that can be reached",
-            ) from None
-    conf = dict(llm_config or {})
-    model_type = conf.pop("model_type", None)
-    try:
-        config = AutoConfig.for_model(model_type, **{"vocab_size": vocab_size, **conf})
-    except ValueError:
-        raise OsumError(
-            "decoder_conf.llm_config.model_type",
-            f"transformers knows no {model_type!r}",
-            "for example qwen2 or llama",
-        ) from None
-    # transformers 5 keeps the two older names for what is now rope_parameters.
-    known = {*type(config)().to_dict(), "rope_theta", "rope_scaling"}
-    unknown = [k for k in conf if k not in known]
-    if unknown:
-        raise OsumError(
-            f"decoder_conf.llm_config.{unknown[0]}", f"{model_type} has no such key", "see its config class"
-        )
-    return AutoModelForCausalLM.from_config(config, attn_implementation=attn)
-
-
 @DECODERS.register("llm")
 class LLMDecoder(nn.Module):
     """A causal LM that reads embeddings and writes the answer.
@@ -66,8 +31,10 @@ class LLMDecoder(nn.Module):
         vocab_size: of the tokenizer; the LLM's own table may be larger (Qwen2: 151,665 ids, 151,936 rows).
         encoder_output_size: WeNet's slot; the adapter brings speech to ``hidden_size``, so it is unused here.
         llm: local folder or hub id of a pretrained model.
-        llm_config: in its place, a config (``model_type: qwen2`` and its keys) for random weights.
+        llm_config: its shape (``model_type: qwen2`` and its keys); without ``llm``, for random weights.
         lora: peft ``LoraConfig`` keys (``{}`` is OSUM's setting); None trains the LLM itself.
+        dtype: number type of the LLM's weights, fp32, bf16 or fp16; ``auto`` keeps the folder's. LoRA is fp32.
+        quant: ``4bit`` (nf4) or ``8bit``: the frozen LLM in so many bits, by bitsandbytes; needs ``lora``.
         gradient_checkpointing: recompute the LLM's activations in the backward pass.
         attn_implementation: transformers' name, ``sdpa`` or ``eager`` or ``flash_attention_2``.
     """
@@ -79,13 +46,17 @@ class LLMDecoder(nn.Module):
         llm: str | None = None,
         llm_config: dict[str, Any] | None = None,
         lora: dict[str, Any] | None = None,
+        dtype: str = "auto",
+        quant: str = "none",
         gradient_checkpointing: bool = False,
         attn_implementation: str = "sdpa",
     ):
         from transformers import GenerationConfig
 
         super().__init__()
-        self.causal_lm = build_llm(llm, llm_config, vocab_size, attn_implementation)
+        if quant != "none" and lora is None:
+            raise OsumError("decoder_conf.quant", "is for an LLM that stays frozen", "add lora: {}")
+        self.causal_lm = build_llm(llm, llm_config, vocab_size, dtype, quant, attn_implementation)
         rows = self.causal_lm.get_input_embeddings().num_embeddings
         if rows < vocab_size:
             raise OsumError(
@@ -93,6 +64,7 @@ class LLMDecoder(nn.Module):
                 f"the LLM has {rows} embedding rows, the tokenizer {vocab_size} ids",
                 "use the LLM's own tokenizer, or raise llm_config.vocab_size",
             )
+        self.gradient_checkpointing = gradient_checkpointing
         if gradient_checkpointing:
             self.causal_lm.gradient_checkpointing_enable(
                 gradient_checkpointing_kwargs={"use_reentrant": False}
@@ -106,12 +78,19 @@ class LLMDecoder(nn.Module):
             try:
                 config = LoraConfig(task_type="CAUSAL_LM", **{**OSUM_LORA, **lora})
                 inject_adapter_in_model(config, self.causal_lm)
+                for p in self.lora_parameters():  # peft gives them the LLM's type, too coarse to learn in
+                    p.data = p.data.float()
             except (TypeError, ValueError) as e:
                 raise OsumError("decoder_conf.lora", str(e).split(") ")[-1], "see peft.LoraConfig") from None
 
     @property
     def hidden_size(self) -> int:
         return int(self.causal_lm.config.hidden_size)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number type of the word embeddings, in which the LLM wants its input."""
+        return self.causal_lm.get_input_embeddings().weight.dtype
 
     def embed(self, ids: Tensor) -> Tensor:
         """(B, n) ids, IGNORE_ID where padded -> (B, n, H)."""
@@ -129,7 +108,7 @@ class LLMDecoder(nn.Module):
         activation there is, and the prompt and speech positions have no loss.
         """
         hidden = self.causal_lm.base_model(
-            inputs_embeds=seq.embeds,
+            inputs_embeds=seq.embeds.to(self.dtype),
             attention_mask=seq.mask.long(),
             position_ids=seq.position_ids,
             use_cache=False,
@@ -161,7 +140,7 @@ class LLMDecoder(nn.Module):
             return ids.size(1) >= limits.repeat_interleave(ids.size(0) // rows)
 
         out = self.causal_lm.generate(
-            inputs_embeds=seq.embeds,
+            inputs_embeds=seq.embeds.to(self.dtype),
             attention_mask=seq.mask.long(),
             max_new_tokens=int(limits.max()),
             do_sample=False,

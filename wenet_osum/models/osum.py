@@ -74,6 +74,10 @@ class SpeechModel(nn.Module):
                     "model_conf.trainable", f"no part {name!r}", f"choose from {', '.join(parts)}"
                 )
         for name, parameters in parts.items():
+            if name in names and not all(p.is_floating_point() for p in parameters):
+                raise OsumError(
+                    "model_conf.trainable", f"{name} is in 4 or 8 bits", "set decoder_conf.quant: none"
+                )
             for p in parameters:
                 p.requires_grad_(name in names)
 

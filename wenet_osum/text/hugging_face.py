@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wenet_osum.errors import OsumError
+from wenet_osum.hub import TOKENIZER_FILES, fetch, is_hub_id
 from wenet_osum.text.base import BaseTokenizer
 
 
@@ -27,8 +28,11 @@ class HuggingFaceTokenizer(BaseTokenizer):
     def _build(self) -> Any:
         from transformers import AutoTokenizer
 
+        folder = self.model_path
+        if is_hub_id(folder):
+            folder = str(fetch(folder, TOKENIZER_FILES, "tokenizer_conf.model_path"))
         try:
-            return AutoTokenizer.from_pretrained(self.model_path, **self.from_pretrained)
+            return AutoTokenizer.from_pretrained(folder, **self.from_pretrained)
         except (OSError, ValueError, KeyError) as e:
             reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
             mend = "give a folder with the tokenizer's files, or a hub name that can be reached"

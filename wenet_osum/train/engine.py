@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wenet_osum.device import BACKENDS, DTYPES, find_device, use_device
 from wenet_osum.errors import OsumError
 
 
@@ -16,41 +17,36 @@ class Engine:
     """One process of a run. ``torchrun`` sets RANK, WORLD_SIZE and LOCAL_RANK; without it there is one.
 
     Args:
-        device: ``cpu``, ``cuda`` or ``npu``.
-        dtype: ``fp32``, ``bf16`` or ``fp16``: autocast; weights and optimizer stay fp32.
+        device: one of ``wenet_osum.device.DEVICES``.
+        dtype: ``fp32``, ``bf16`` or ``fp16``: autocast; weights that learn stay fp32.
         backend: of torch.distributed; None picks ``gloo``, ``nccl`` or ``hccl`` by device.
+
+    Raises:
+        OsumError: a device that is not here, a number type or ranks that it has not.
     """
 
     def __init__(self, device: str = "cpu", dtype: str = "fp32", backend: str | None = None):
         self.rank = int(os.environ.get("RANK", 0))
         self.world_size = int(os.environ.get("WORLD_SIZE", 1))
-        local = int(os.environ.get("LOCAL_RANK", 0))
-        if device == "npu":
-            try:
-                import torch_npu  # noqa: F401  (registers torch.npu)
-            except ImportError:
-                raise OsumError(
-                    "--device npu", "torch_npu is not installed", "pip install wenet_osum[npu]"
-                ) from None
-        elif device == "cuda" and not torch.cuda.is_available():
-            raise OsumError("--device cuda", "torch sees no CUDA device", "use --device cpu")
+        self.device = find_device(device, int(os.environ.get("LOCAL_RANK", 0)))
         if dtype == "fp16" and device == "cpu":
-            raise OsumError("--dtype fp16", "is not for training on a CPU", "use fp32 or bf16")
-        self.device = torch.device(device if device == "cpu" else f"{device}:{local}")
-        self.dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+            raise OsumError("dtype fp16", "is not for a CPU", "use --dtype fp32 or bf16")
+        if self.world_size > 1 and device not in BACKENDS:
+            raise OsumError(
+                f"--device {device}", "torch has no ranks on it", "run one process, without torchrun"
+            )
+        self.dtype = None if dtype == "fp32" else DTYPES[dtype]
         self.scaler = torch.amp.GradScaler(device) if dtype == "fp16" else None
+        use_device(self.device)
         if self.world_size > 1:
-            names = {"cpu": "gloo", "cuda": "nccl", "npu": "hccl"}
-            torch.distributed.init_process_group(backend or names[device])
-            if device != "cpu":
-                getattr(torch, device).set_device(self.device)
+            torch.distributed.init_process_group(backend or BACKENDS[device])
 
     def wrap(self, model: Any) -> nn.Module:
         """The model on its device, in DistributedDataParallel when there are ranks."""
         model = model.to(self.device)
         if self.world_size == 1:
             return model
-        ids = None if self.device.type == "cpu" else [self.device.index]
+        ids = None if self.device.index is None else [self.device.index]
         # Only a CTC head that has no weight gets no gradient; looking for others costs time each step.
         idle = model.ctc_weight == 0 and any(p.requires_grad for p in model.parts()["ctc"])
         return nn.parallel.DistributedDataParallel(model, device_ids=ids, find_unused_parameters=idle)

@@ -12,7 +12,11 @@ from wenet_osum.errors import OsumError
 
 def build_optimizer(model: Any, name: str, conf: dict[str, Any]) -> torch.optim.Optimizer:
     """Adam or AdamW over what learns; ``lr_scale`` gives parts of the model their own rate. Vectors
-    (biases, norms) are not decayed."""
+    (biases, norms) are not decayed.
+
+    Raises:
+        OsumError: an unknown part, nothing that learns, or something that learns in half precision.
+    """
     conf = dict(conf)
     lr, decay, scales = conf.pop("lr"), conf.pop("weight_decay"), conf.pop("lr_scale")
     parts = model.parts()
@@ -23,6 +27,12 @@ def build_optimizer(model: Any, name: str, conf: dict[str, Any]) -> torch.optim.
             )
     groups = []
     for part, parameters in parts.items():
+        if any(p.requires_grad and p.element_size() < 4 for p in parameters):
+            raise OsumError(
+                "decoder_conf.dtype",
+                f"{part} would learn in half precision, which rounds small steps away",
+                "set decoder_conf.dtype: fp32, or freeze it (lora, model_conf.trainable)",
+            )
         for decayed in (True, False):
             chosen = [p for p in parameters if p.requires_grad and (p.dim() > 1) == decayed]
             if chosen:
