@@ -20,8 +20,11 @@ from helpers import (
 )
 
 from wenet_osum.bin import convert, recognize, train
+from wenet_osum.checkpoint.folder import take_files
+from wenet_osum.checkpoint.lora import write_lora
 from wenet_osum.checkpoint.weights import load_checkpoint, read_state, save_checkpoint
 from wenet_osum.config import load_config, save_config
+from wenet_osum.errors import OsumError
 from wenet_osum.registry import init_model
 from wenet_osum.text import init_tokenizer
 
@@ -178,3 +181,29 @@ def without_lora(tmp_path: Path) -> str:
     trained(folder, stage2_config())
     convert.main(["--from", "train", f"{folder}/final.pt", f"{folder}/model"])
     return f"{folder}/model"
+
+
+def test_a_tokenizer_folder_that_is_here_by_chance_is_left_alone(tmp_path: Path, monkeypatch):
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "tokenizer.json").write_text("{}")
+    configs = {"tokenizer_conf": {"model_path": "tokenizer"}, "tasks": None}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    take_files(tmp_path / "out", configs)
+    assert configs["tokenizer_conf"] == {"model_path": "tokenizer"} and not any((tmp_path / "out").iterdir())
+
+
+def test_bad_input_folder_with_another_llm_than_the_config(tmp_path: Path, llm_folder: Path):
+    trained(tmp_path, configs(llm_folder)["random LLM"])
+    convert.main(["--from", "train", f"{tmp_path}/final.pt", f"{tmp_path}/model"])
+    conf = convert.read_config(f"{tmp_path}/model")
+    model = init_model(conf)
+    load_checkpoint(model, tmp_path / "model")
+    model.decoder.source = str(llm_folder)
+    with pytest.raises(OsumError, match="has an LLM of its own"):
+        load_checkpoint(model, tmp_path / "model")
+
+
+def test_bad_input_lora_that_is_not_plain(tmp_path: Path):
+    with pytest.raises(OsumError, match="use_dora"):
+        write_lora(tmp_path, {"use_dora": True}, {}, None)

@@ -50,7 +50,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     Raises:
         OsumError: ``path`` is there already and is no empty folder.
     """
-    path = Path(path)
+    path = Path(path).absolute()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise OsumError(str(path), "is there already", "give a new folder")
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from wenet_osum.errors import OsumError
 
@@ -20,9 +21,10 @@ def is_hub_id(name: str) -> bool:
     return not Path(name).exists() and HUB_ID.fullmatch(name) is not None
 
 
-def fetch(name: str, files: list[str], where: str) -> Path:
+def fetch(name: str, files: list[str], where: str, **options: Any) -> Path:
     """A local folder with the ``files`` (patterns) of a hub repository, downloaded where they are not
-    there yet. (transformers itself would try for a minute before it gives up.)
+    there yet. (transformers itself would try for a minute before it gives up.) ``options`` go to
+    ``snapshot_download``: revision, cache_dir, local_files_only.
 
     Raises:
         OsumError: the hub cannot be reached, or has no such repository.
@@ -30,7 +32,7 @@ def fetch(name: str, files: list[str], where: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=files))
+        return Path(snapshot_download(name, allow_patterns=files, **options))
     except Exception as e:  # the hub's client raises its own errors and its network library's
         kind = type(e.__cause__ or e).__name__
         raise OsumError(

@@ -24,7 +24,7 @@ def resolve_beside(configs: dict[str, Any], config_path: str) -> None:
         if isinstance(value, str) and (folder / value).exists():
             conf[key] = str(folder / value)
     for section, key in ((configs["decoder_conf"], "llm"), (configs, "tasks")):
-        if section.get(key) and (folder / section[key]).exists():
+        if isinstance(section.get(key), str) and (folder / section[key]).exists():
             section[key] = str(folder / section[key])
 
 

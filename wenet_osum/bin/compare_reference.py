@@ -17,6 +17,7 @@ import argparse
 import json
 import logging
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def read_reference(path: str) -> list[Arrays]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {n: file[n] for n in file.files}
-    except (OSError, ValueError, EOFError) as e:
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as e:
         raise OsumError(path, f"not a whole .npz ({e})", "check --reference") from None
     utterances: list[Arrays] = []
     while f"{len(utterances)}.feats" in arrays:

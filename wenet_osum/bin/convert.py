@@ -144,7 +144,7 @@ def from_train(args: argparse.Namespace) -> None:
 
 def read_config(folder: str) -> dict[str, Any]:
     """The config of a model folder, its paths resolved."""
-    path = str(Path(folder) / CONFIG)
+    path = str(Path(folder).absolute() / CONFIG)
     configs = load_config(path)
     resolve_beside(configs, path)
     return configs

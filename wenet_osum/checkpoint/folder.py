@@ -50,7 +50,7 @@ def skeleton(configs: dict[str, Any]) -> Any:
     """The model of a config on the meta device: every name and shape, no memory. A pretrained LLM is known
     by its ``config.json`` alone."""
     conf = {**configs["decoder_conf"], "quant": "none"}
-    if conf.get("llm") is not None:
+    if conf.get("llm") is not None and Path(conf["llm"]).exists():
         conf["llm_config"] = config_keys(read_llm_config(conf.pop("llm")))
     with torch.device("meta"):
         return init_model({**configs, "decoder_conf": conf})
@@ -103,7 +103,10 @@ def take_files(folder: Path, configs: dict[str, Any]) -> None:
     """
     conf = configs["tokenizer_conf"]
     for key in ("model_path", "symbol_table_path"):
-        source = Path(conf.get(key) or "tokenizer")
+        # "tokenizer" alone is the converter's word for files that come later, no folder that is here by chance.
+        if conf.get(key) in (None, "tokenizer"):
+            continue
+        source = Path(conf[key])
         if not source.exists():  # a hub id, or files that come later
             continue
         there = folder / "tokenizer"

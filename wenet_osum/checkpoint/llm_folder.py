@@ -26,6 +26,7 @@ def read_llm_config(path: str | Path) -> Any:
     Raises:
         OsumError: no such file, or no config of a model that transformers knows.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
@@ -36,9 +37,10 @@ def read_llm_config(path: str | Path) -> Any:
         config = AutoConfig.for_model(raw.pop("model_type", None), **raw)
         model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
         config.architectures = [model.__name__]
-    except (ValueError, TypeError, KeyError) as e:
+    except (ValueError, TypeError, KeyError, StrictDataclassError) as e:
+        reason = str(e).strip().splitlines()[-1].strip() if str(e).strip() else type(e).__name__
         raise OsumError(
-            str(path), f"no config of a causal LM ({str(e).splitlines()[0]})", "give the LLM's config.json"
+            str(path), f"no config of a causal LM ({reason})", "give the LLM's config.json"
         ) from None
     return config
 

@@ -28,6 +28,8 @@ def write_lora(folder: Path, conf: dict[str, Any], tensors: dict[str, Tensor], l
     """
     from peft import LoraConfig
 
+    if other := sorted(set(conf) - PLAIN):
+        raise OsumError(f"decoder_conf.lora.{other[0]}", "only plain LoRA goes into a folder", "keep the .pt")
     config = LoraConfig(
         task_type="CAUSAL_LM", inference_mode=True, base_model_name_or_path=llm, **{**OSUM_LORA, **conf}
     )

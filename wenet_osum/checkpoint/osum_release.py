@@ -179,7 +179,13 @@ def read_release(
     own = skeleton({**configs, "vocab_size": 1, "decoder_conf": llm}).state_dict()
     if llm_config.tie_word_embeddings:  # then the output layer is a second name of the embedding
         own.pop(OURS + "lm_head.weight", None)
-        state.pop(OURS + "lm_head.weight", None)
+        head = state.pop(OURS + "lm_head.weight", None)
+        if head is not None and not torch.equal(head, state[OURS + "model.embed_tokens.weight"]):
+            raise OsumError(
+                where,
+                f"{their_name(OURS + 'lm_head.weight')} is not the embedding, the LLM's config ties them",
+                "give the config of its LLM",
+            )
     theirs, expected = ({their_name(n): t for n, t in tensors.items()} for tensors in (state, own))
     check_state(theirs, expected, where, mend="give OSUM's infer.pt, and the config of its LLM")
     return Release(configs, state, llm_config, notes)

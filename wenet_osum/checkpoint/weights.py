@@ -89,6 +89,11 @@ def load_checkpoint(model: Any, path: str | Path) -> None:
         OsumError: a shape that differs, a key that is missing or left over (named).
     """
     state = read_state(path)
+    own, source = Path(path) / "llm", getattr(model.decoder, "source", None)
+    if source is not None and own.is_dir() and own.resolve() != Path(source).resolve():
+        raise OsumError(
+            "decoder_conf.llm", f"is {source}, {path} has an LLM of its own", f"use {path}/config.yaml"
+        )
     llm = llm_elsewhere(model)
     trained_llm = not llm.isdisjoint(state)
     check_state(state, model.state_dict(), str(path), set() if trained_llm else llm)

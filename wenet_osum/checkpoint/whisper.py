@@ -117,10 +117,10 @@ def our_names(state: dict[str, Tensor], path: str) -> tuple[str, dict[str, Tenso
     return form, out
 
 
-def heads_beside(path: Path) -> dict[str, int]:
-    """Heads from the ``train.yaml`` that WeNet's converter, and our training, write beside the weights."""
+def heads_in(config: Path) -> dict[str, int]:
+    """Heads from the YAML that WeNet's converter, our training and our converter write beside the weights."""
     try:
-        conf = yaml.safe_load((path.parent / "train.yaml").read_text(encoding="utf-8"))
+        conf = yaml.safe_load(config.read_text(encoding="utf-8"))
         sides = {side: conf.get(f"{side}_conf") or {} for side in ("encoder", "decoder")}
         return {s: int(c["attention_heads"]) for s, c in sides.items() if "attention_heads" in c}
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError):
@@ -138,7 +138,7 @@ def read_source(path: str) -> Source:
     """
     heads: dict[str, int] = {}
     if (Path(path) / CONFIG).is_file():
-        return Source("wenet_osum", read_folder(Path(path)), heads)
+        return Source("wenet_osum", read_folder(Path(path)), heads_in(Path(path) / CONFIG))
     if is_hub_id(path) or Path(path).is_dir():
         folder = Path(path) if Path(path).is_dir() else fetch(path, CONFIG_FILES + WEIGHT_FILES, "--enc_init")
         config = read_json(folder / "config.json")
@@ -156,7 +156,7 @@ def read_source(path: str) -> Source:
         state = read_safetensors(Path(path))
     else:
         content: Any = read_torch(Path(path))
-        heads = heads_beside(Path(path))
+        heads = heads_in(Path(path).parent / "train.yaml")
         if isinstance(content, dict) and isinstance(content.get("dims"), dict):
             dims = content["dims"]
             heads = {"encoder": dims.get("n_audio_head", 0), "decoder": dims.get("n_text_head", 0)}

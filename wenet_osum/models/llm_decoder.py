@@ -71,7 +71,7 @@ class LLMDecoder(nn.Module):
             )
         # A folder may recommend sampling or penalties; an answer is the likeliest words, and no more.
         self.causal_lm.generation_config = GenerationConfig()
-        self.pretrained = llm is not None
+        self.source, self.pretrained = llm, llm is not None
         if lora is not None:
             from peft import LoraConfig, inject_adapter_in_model
 

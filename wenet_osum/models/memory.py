@@ -120,8 +120,8 @@ def stacks(model: Any, load: Load, half: bool) -> list[Stack]:
             )
         )
     c = decoder.causal_lm.config
-    head = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-    saved = saved_gated(c.hidden_size, c.num_key_value_heads * head, c.intermediate_size, h)
+    inner = inner_size(c)
+    saved = saved_gated(c.hidden_size, key_value_size(c), inner, h)
     positions = tokens + load.answer + 22 * load.rows
     out.append(
         Stack(
@@ -129,12 +129,23 @@ def stacks(model: Any, load: Load, half: bool) -> list[Stack]:
             positions,
             saved,
             c.hidden_size,
-            c.intermediate_size,
+            inner,
             True,
             decoder.gradient_checkpointing,
         )
     )
     return out
+
+
+def key_value_size(c: Any) -> int:
+    """Size of one layer's keys (or values) at one position; older shapes (GPT-2) have no grouped heads."""
+    head = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    return int((getattr(c, "num_key_value_heads", None) or c.num_attention_heads) * head)
+
+
+def inner_size(c: Any) -> int:
+    """Size inside an LLM's feed-forward; GPT-2 names it ``n_inner``, None meaning four times its width."""
+    return int(getattr(c, "intermediate_size", None) or getattr(c, "n_inner", None) or 4 * c.hidden_size)
 
 
 def training(model: Any, load: Load, half: bool, quant: str = "none") -> dict[str, float]:
@@ -158,8 +169,7 @@ def inference(model: Any, load: Load, half: bool, quant: str = "none") -> dict[s
     d = model.encoder.output_size()
     if hasattr(model, "adapter"):
         c = model.decoder.causal_lm.config
-        head = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-        each = 2 * c.num_hidden_layers * c.num_key_value_heads * head * model.decoder.dtype.itemsize
+        each = 2 * c.num_hidden_layers * key_value_size(c) * model.decoder.dtype.itemsize
         cache = parts[-1].positions * each
     else:
         cache = 8 * d * parts[-1].layers * (parts[-1].positions + parts[0].positions)

@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 TOKENIZERS.update(sentencepiece=SentencepieceTokenizer, huggingface=HuggingFaceTokenizer, char=CharTokenizer)
-_FROM_PRETRAINED = ("revision", "subfolder", "cache_dir", "local_files_only", "trust_remote_code")
+_FROM_PRETRAINED = ("revision", "subfolder", "cache_dir", "local_files_only")
 # name -> the tokenizer_conf key it cannot do without, and those it may have
 _CONF_KEYS: dict[str, tuple[str, tuple[str, ...]]] = {
     "sentencepiece": ("model_path", ()),

@@ -9,6 +9,8 @@ from wenet_osum.errors import OsumError
 from wenet_osum.hub import TOKENIZER_FILES, fetch, is_hub_id
 from wenet_osum.text.base import BaseTokenizer
 
+DOWNLOAD_OPTIONS = ("revision", "cache_dir", "local_files_only")
+
 
 class HuggingFaceTokenizer(BaseTokenizer):
     """What ``transformers.AutoTokenizer`` loads.
@@ -30,7 +32,8 @@ class HuggingFaceTokenizer(BaseTokenizer):
 
         folder = self.model_path
         if is_hub_id(folder):
-            folder = str(fetch(folder, TOKENIZER_FILES, "tokenizer_conf.model_path"))
+            options = {k: v for k, v in self.from_pretrained.items() if k in DOWNLOAD_OPTIONS}
+            folder = str(fetch(folder, TOKENIZER_FILES, "tokenizer_conf.model_path", **options))
         try:
             return AutoTokenizer.from_pretrained(folder, **self.from_pretrained)
         except (OSError, ValueError, KeyError) as e:

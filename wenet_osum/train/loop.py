@@ -227,7 +227,8 @@ class Trainer:
         for batch in self.dev_loader:
             self.list_skipped(batch["skipped"])
             if batch["keys"]:
-                out = self.bare(batch, self.engine.device)
+                with self.engine.autocast():
+                    out = self.bare(batch, self.engine.device)
                 count = token_counts(batch)[0]
                 weight += count
                 for name in names:
