@@ -32,7 +32,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--output", required=True, type=Path, help="folder to make; must not hold a corpus already"
     )
-    parser.add_argument("--train", type=int, default=8000, help="utterances for training")
+    parser.add_argument("--train", type=int, default=9000, help="utterances for training")
     parser.add_argument("--dev", type=int, default=160, help="utterances for validation")
     parser.add_argument("--test", type=int, default=800, help="utterances for the test")
     parser.add_argument("--seed", type=int, default=1)
