@@ -26,7 +26,7 @@ from wenet_osum.checkpoint.check import check_state
 from wenet_osum.checkpoint.files import read_hf_folder
 from wenet_osum.checkpoint.folder import CONFIG, read_folder, read_whole, skeleton, write_folder
 from wenet_osum.checkpoint.llm_folder import read_llm_config
-from wenet_osum.checkpoint.lora import OURS, merged
+from wenet_osum.checkpoint.lora import OURS, hf_name, is_llm, merged
 from wenet_osum.checkpoint.osum_release import read_release, to_release
 from wenet_osum.checkpoint.weights import llm_elsewhere, read_state
 from wenet_osum.config import load_config, save_config
@@ -98,13 +98,13 @@ def leave_out_llm(state: dict[str, Tensor], llm: str, where: str) -> dict[str, T
     Raises:
         OsumError: a local LLM that has other weights.
     """
-    rest = {n: t for n, t in state.items() if not n.startswith(OURS) or "lora_" in n}
+    rest = {n: t for n, t in state.items() if not is_llm(n)}
     if not Path(llm).is_dir():
         logging.info("%s: its weights are not here and were not compared with those of %s", llm, where)
         return rest
     other = read_hf_folder(llm)
     for name in set(state) - set(rest):
-        theirs = other.get(name.removeprefix(OURS).replace(".base_layer.", "."))
+        theirs = other.get(hf_name(name))
         if theirs is None or not torch.equal(theirs.to(state[name].dtype), state[name]):
             raise OsumError(
                 "--llm", f"{llm} has another {name.removeprefix(OURS)} than {where}", "leave --llm away"

@@ -46,6 +46,15 @@ def read_torch(path: Path) -> Any:
         raise OsumError(str(path), f"not a whole checkpoint ({reason[:120]})", COPY_AGAIN) from None
 
 
+def flat(state: Any, path: str | Path) -> dict[str, Tensor]:
+    """``state`` itself, once it is known to be names and tensors. Raises OsumError where it is not."""
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise OsumError(
+            str(path), "not a flat state dict of tensors", "give a model checkpoint, such as final.pt"
+        )
+    return state
+
+
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:
     """The tensors of one ``.safetensors`` file, by mmap.
 

@@ -29,7 +29,7 @@ from wenet_osum.checkpoint.llm_folder import (
     write_llm,
     write_safetensors,
 )
-from wenet_osum.checkpoint.lora import OURS, read_lora, write_lora
+from wenet_osum.checkpoint.lora import hf_name, is_llm, read_lora, write_lora
 from wenet_osum.config import load_config, save_config
 from wenet_osum.errors import OsumError
 from wenet_osum.registry import init_model
@@ -40,7 +40,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "adapter.safetensors": ("adapter.", "speech_bounds."),
     "ctc.safetensors": ("ctc.",),
 }
-TOKENIZER_FILES = (
+COPIED_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"),
     *("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "config.json"),
 )
@@ -58,8 +58,7 @@ def skeleton(configs: dict[str, Any]) -> Any:
 
 def llm_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The LLM's own weights in a state dict of ours, by Hugging Face's names."""
-    own = {n: t for n, t in state.items() if n.startswith(OURS) and "lora_" not in n}
-    return {n.removeprefix(OURS).replace(".base_layer.", "."): t for n, t in own.items()}
+    return {hf_name(n): t for n, t in state.items() if is_llm(n)}
 
 
 def write_folder(
@@ -111,7 +110,7 @@ def take_files(folder: Path, configs: dict[str, Any]) -> None:
             continue
         there = folder / "tokenizer"
         there.mkdir(exist_ok=True)
-        files = [source / n for n in TOKENIZER_FILES] if source.is_dir() else [source]
+        files = [source / n for n in COPIED_FILES] if source.is_dir() else [source]
         files = [f for f in files if f.is_file()]
         if not any("tok" in f.name or "vocab" in f.name or f == source for f in files):
             raise OsumError(str(source), "no tokenizer files in it", "give the tokenizer's folder")
@@ -163,7 +162,7 @@ def read_whole(folder: Path, configs: dict[str, Any]) -> tuple[dict[str, Tensor]
     model = skeleton({**configs, "vocab_size": configs["vocab_size"] or 1})
     own = model.state_dict()
     mend = "copy or convert it again"
-    rest = {n: t for n, t in own.items() if "lora_" in n or not n.startswith(OURS)}
+    rest = {n: t for n, t in own.items() if not is_llm(n)}
     check_state(state, rest, str(folder), mend=mend)
     spare = ("lm_head.weight",) if model.decoder.causal_lm.config.tie_word_embeddings else ()
     check_state(weights, llm_part(own), str(llm), spare, mend)

@@ -16,8 +16,19 @@ from wenet_osum.models.llm_decoder import OSUM_LORA
 
 # Our model's name and peft's: peft leaves its adapter's name ("default") out of files.
 OURS, PEFT = "decoder.causal_lm.", "base_model.model."
+
 # Keys of ``decoder_conf.lora`` under which an adapted matrix is W + alpha / r * B A.
 PLAIN = {"r", "lora_alpha", "lora_dropout", "target_modules", "bias"}
+
+
+def is_llm(name: str) -> bool:
+    """Whether a weight of our model is the LLM's own, not LoRA's and no other part's."""
+    return name.startswith(OURS) and "lora_" not in name
+
+
+def hf_name(name: str) -> str:
+    """Hugging Face's name of a weight of the LLM in our model."""
+    return name.removeprefix(OURS).replace(".base_layer.", ".")
 
 
 def write_lora(folder: Path, conf: dict[str, Any], tensors: dict[str, Tensor], llm: str | None) -> None:

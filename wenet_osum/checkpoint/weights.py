@@ -15,20 +15,19 @@ import yaml
 from torch import Tensor, nn
 
 from wenet_osum.checkpoint.check import check_state
-from wenet_osum.checkpoint.files import read_torch
+from wenet_osum.checkpoint.files import flat, read_torch
 from wenet_osum.checkpoint.folder import read_folder
+from wenet_osum.checkpoint.lora import is_llm
 from wenet_osum.checkpoint.whisper import check_fit, read_source
 from wenet_osum.errors import OsumError
 from wenet_osum.fileio import atomic_write
-
-LLM_PREFIX = "decoder.causal_lm."
 
 
 def llm_elsewhere(model: nn.Module) -> set[str]:
     """Names of the weights, adapters aside, of an LLM that comes from its own folder."""
     if not getattr(model.decoder, "pretrained", False):
         return set()
-    return {n for n in model.state_dict() if n.startswith(LLM_PREFIX) and "lora_" not in n}
+    return {n for n in model.state_dict() if is_llm(n)}
 
 
 def state_to_save(model: nn.Module) -> dict[str, Tensor]:
@@ -74,12 +73,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         return read_folder(path)
     if not path.is_file():
         raise OsumError(str(path), "no such checkpoint", "check --checkpoint, or train first")
-    state = read_torch(path)
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise OsumError(
-            str(path), "not a flat state dict of tensors", "give a model checkpoint, such as final.pt"
-        )
-    return state
+    return flat(read_torch(path), path)
 
 
 def load_checkpoint(model: Any, path: str | Path) -> None:

@@ -20,7 +20,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from wenet_osum.checkpoint.files import read_hf_folder, read_json, read_safetensors, read_torch
+from wenet_osum.checkpoint.files import flat, read_hf_folder, read_json, read_safetensors, read_torch
 from wenet_osum.checkpoint.folder import CONFIG, read_folder
 from wenet_osum.errors import OsumError
 from wenet_osum.hub import CONFIG_FILES, WEIGHT_FILES, fetch, is_hub_id
@@ -162,9 +162,7 @@ def read_source(path: str) -> Source:
             heads = {"encoder": dims.get("n_audio_head", 0), "decoder": dims.get("n_text_head", 0)}
             content = content.get("model_state_dict")
         state = content
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise OsumError(path, "not a flat state dict of tensors", "give a model checkpoint, such as final.pt")
-    form, state = our_names(state, path)
+    form, state = our_names(flat(state, path), path)
     return Source(form, state, heads)
 
 

@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature, SequenceFeatureExtractor
 
 from wenet_osum.dataset.features import log_mel_spectrogram
+from wenet_osum.models.mask import length_mask
 
 
 class OsumFeatureExtractor(SequenceFeatureExtractor):
@@ -65,5 +66,4 @@ class OsumFeatureExtractor(SequenceFeatureExtractor):
             )
         lengths = torch.tensor([len(f) for f in feats])
         padded = pad_sequence(feats, batch_first=True, padding_value=self.padding_value)
-        mask = torch.arange(padded.size(1))[None] < lengths[:, None]
-        return BatchFeature({"input_features": padded, "input_features_mask": mask.long()})
+        return BatchFeature({"input_features": padded, "input_features_mask": length_mask(lengths).long()})

@@ -99,7 +99,7 @@ class LLMDecoder(nn.Module):
     def lora_parameters(self) -> list[nn.Parameter]:
         return [p for n, p in self.named_parameters() if "lora_" in n]
 
-    def forward(self, seq: Sequence, weights: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, seq: Sequence, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Summed cross-entropy over the label positions, their number, and how many were right.
 
         ``weights``, one for each label position of the batch in order, multiply the cross-entropies.

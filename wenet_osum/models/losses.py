@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from wenet_osum.constants import IGNORE_ID
 
 
-def token_losses(logits: Tensor, labels: Tensor, weights: Tensor | None, smoothing: float = 0.0) -> Tensor:
+def token_losses(logits: Tensor, labels: Tensor, weights: Tensor, smoothing: float = 0.0) -> Tensor:
     """Summed cross-entropy, logits (n, V) against labels (n,), each token times its weight (n,)."""
-    if weights is None:
-        return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
     return (F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing) * weights).sum()
 
 
-def answer_weights(batch: dict[str, Any], answer: Tensor) -> Tensor | None:
-    """The weights of an answer's ids (B, n) that are no padding, in one row (or None: all are 1), from
-    ``batch["target_weights"]``, which a loader of WeNet's does not give."""
+def answer_weights(batch: dict[str, Any], answer: Tensor) -> Tensor:
+    """The weights of an answer's ids (B, n) that are no padding, in one row, from ``batch["target_weights"]``;
+    all 1 where there are none, as from a loader of WeNet's."""
     weights = batch.get("target_weights")
-    return None if weights is None else weights.to(answer.device)[answer != IGNORE_ID]
+    weights = torch.ones(answer.shape) if weights is None else weights
+    return weights.to(answer.device)[answer != IGNORE_ID]
 
 
 def combine_losses(

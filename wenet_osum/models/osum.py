@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +35,7 @@ def append_id(ids: Tensor, last: int) -> Tensor:
     return out
 
 
-class SpeechModel(nn.Module):
+class SpeechModel(nn.Module, ABC):
     """What both stages share: the CTC loss, the parts that learn, greedy CTC decoding."""
 
     encoder: nn.Module
@@ -55,9 +56,9 @@ class SpeechModel(nn.Module):
         self.eos = int(special_tokens["eos"])
         self.ctc_weight = ctc_weight
 
+    @abstractmethod
     def parts(self) -> dict[str, list[nn.Parameter]]:
         """The parameters of each part by name, for ``trainable`` and for learning rates."""
-        raise NotImplementedError
 
     def set_trainable(self, names: list[str] | None) -> None:
         """Let only the named parts learn; None keeps what the parts ask for themselves."""
@@ -184,8 +185,7 @@ class Osum(SpeechModel):
         seq = self.sequence(batch["prompt"].to(device), speech, speech_mask.squeeze(1), answer)
         weights = answer_weights(batch, answer)
         loss_llm, tokens, right = self.decoder(seq, weights)
-        total = tokens if weights is None else weights.sum()
-        losses = combine_losses(batch, loss_llm, total, loss_ctc, ctc_tokens, self.ctc_weight)
+        losses = combine_losses(batch, loss_llm, weights.sum(), loss_ctc, ctc_tokens, self.ctc_weight)
         return {**losses, "th_accuracy": right / tokens, "tokens": tokens}
 
     @torch.no_grad()

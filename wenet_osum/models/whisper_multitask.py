@@ -63,8 +63,7 @@ class WhisperMultitask(SpeechModel):
         logits, labels = self.decoder.logits(hidden[where]), labels[:, 1:][where]
         weights = answer_weights(batch, answer)
         loss = token_losses(logits, labels, weights, self.lsm_weight)
-        total = where.sum() if weights is None else weights.sum()
-        losses = combine_losses(batch, loss, total, loss_ctc, ctc_tokens, self.ctc_weight)
+        losses = combine_losses(batch, loss, weights.sum(), loss_ctc, ctc_tokens, self.ctc_weight)
         accuracy = (logits.argmax(-1) == labels).float().mean()
         return {**losses, "th_accuracy": accuracy, "tokens": where.sum()}
 

@@ -206,8 +206,12 @@ class Task:
     def label_span(self, text: str) -> tuple[int, int]:
         """Where the labels of a composed answer stand, as ``text[start:end]``; empty when it has none."""
         body = text.partition(REPLY_MARK)[0] if self.reply else text
+        return (self._first_label(body) if self.fields else len(body)), len(body)
+
+    def _first_label(self, body: str) -> int:
+        """Where the first mark stands that is not a time; the length of ``body`` when there is none."""
         marks = (m.start() for m in _MARK.finditer(body) if not (self.align and timed.is_time(m[1])))
-        return (next(marks, len(body)) if self.fields else len(body)), len(body)
+        return next(marks, len(body))
 
     def parse(self, text: str) -> Answer:
         """Read an answer, a model's or a list's; never raises.
@@ -225,9 +229,8 @@ class Task:
                 answer.problems.append(f"no reply after {REPLY_MARK}" if mark else f"no {REPLY_MARK}")
             elif answer.reply != reply:
                 answer.problems.append(f"marks in the reply: {reply!r}")
-        marks = (m for m in _MARK.finditer(body) if not (self.align and timed.is_time(m[1])))
-        first = next(marks, None)
-        head, tail = (body[: first.start()], body[first.start() :]) if first else (body, "")
+        first = self._first_label(body)
+        head, tail = body[:first], body[first:]
         if rest := _MARK.sub("", tail):
             answer.problems.append(f"text after the labels: {rest!r}")
         self._parse_labels(_MARK.findall(tail), answer)
