@@ -16,7 +16,13 @@ from pathlib import Path
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.wenet.find import wenet_folder
 from wenet_osum.wenet.mend_audio import mend_torchaudio
-from wenet_osum.wenet.mends import PoolErrors, import_train_utils, mend_data_loader, mend_final_link, mend_ranks
+from wenet_osum.wenet.mends import (
+    PoolErrors,
+    import_train_utils,
+    mend_data_loader,
+    mend_final_link,
+    mend_ranks,
+)
 from wenet_osum.wenet.register import register
 
 
