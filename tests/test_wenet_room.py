@@ -160,6 +160,11 @@ def test_a_model_of_ours_is_built_by_wenet(plugin: register.Plugin, configs: dic
     assert configs["output_dim"] == tokenizer.vocab_size()
     assert configs["tokenizer_conf"]["special_tokens"]["eos"] == tokenizer.eos_id
     assert configs["dataset_conf"]["feats_type"] == "log_mel_spectrogram"  # WeNet's default is fbank
+    from wenet.utils import fsdp_utils
+
+    layers = (fsdp_utils.WENET_ENCODER_LAYERS_CLASSES, fsdp_utils.WENET_DECODER_LAYERS_CLASSES)
+    for cls in (c for table in layers for c in table.values()):
+        assert any(type(m) is cls for m in model.modules())
     prompt = model.prompts.batch(["asr"], ["en"], draw=False)[0].tolist()
     assert prompt == tokenizer.encode("<TRANSCRIBE>")
 
@@ -282,6 +287,26 @@ def test_stock_models_keep_the_stock_steps(plugin: register.Plugin):
     with pytest.raises(AssertionError, match="the stock step"):
         init_dataset("asr", "raw", "l", "theirs", {"filter_conf": {}})([{"key": "a"}])
     assert processor.detect_task({})["task"] == "transcribe"
+
+
+def test_speaker_names_do_not_stop_a_stock_model(plugin: register.Plugin, capsys: Any):
+    from wenet.dataset import processor
+    from wenet.dataset.dataset import Dataset
+
+    class Letters:
+        def tokenize(self, text: str) -> tuple[list[str], list[int]]:
+            return list(text), [1] * len(text)
+
+    processor.tokenize = lambda sample, tokenizer: {**sample, "label": tokenizer.tokenize(sample["txt"])[1]}
+    seen: list[dict[str, Any]] = []
+    stock = processor.padding
+    processor.padding = lambda data: (seen.extend(data), stock(data))[1]
+    samples = [{"key": "a", "txt": "no", "speaker": "ann", "feat": torch.zeros(9, 80)}]
+    Dataset("raw", "l", Letters(), {"filter_conf": {}})(samples)
+    assert "speaker" not in seen[0] and "speaker names in the list" in capsys.readouterr().err
+    numbered = [{**samples[0], "speaker": 3}]
+    Dataset("raw", "l", Letters(), {"filter_conf": {}, "speaker_conf": {}})(numbered)
+    assert seen[1]["speaker"] == 3
 
 
 def test_our_engine_goes_through_wenets_loader(

@@ -62,6 +62,7 @@ def init_model(args, configs):
     configs['init_infos'] = infos
     return model, configs
 """,
+    "utils/fsdp_utils.py": "WENET_ENCODER_LAYERS_CLASSES = {}\nWENET_DECODER_LAYERS_CLASSES = {}\n",
     "dataset/__init__.py": "",
     "dataset/processor.py": """
 import torch
