@@ -21,6 +21,7 @@ from wenet_osum.wenet.mends import (
     import_train_utils,
     mend_data_loader,
     mend_final_link,
+    mend_group_options,
     mend_ranks,
 )
 from wenet_osum.wenet.register import register
@@ -73,6 +74,8 @@ def run_module(name: str, flags: list[str], task: str) -> None:
         if model_dir:  # WeNet's recipes make it; its train.py does not
             Path(model_dir).mkdir(parents=True, exist_ok=True)
         mend_data_loader(import_train_utils())
+        if (flag(flags, "--train_engine") or "torch_ddp") != "torch_ddp":
+            mend_group_options()
     runpy.run_module(name, run_name="__main__", alter_sys=True)
     if training:
         mend_final_link(model_dir)

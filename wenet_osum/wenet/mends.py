@@ -16,6 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from wenet_osum.errors import OsumError
 
 
@@ -111,6 +113,21 @@ def mend_ranks() -> None:
             s.bind(("localhost", 0))
             os.environ["MASTER_PORT"] = str(s.getsockname()[1])
     say("not started by torchrun: one process")
+
+
+def mend_group_options() -> None:
+    """Under DeepSpeed and FSDP ``train`` reads the timeout of a process group from ``options``, which torch
+    now keeps with the group's backend."""
+    from torch.distributed import ProcessGroup
+
+    if hasattr(ProcessGroup, "options"):
+        return
+
+    def options(group: Any) -> Any:
+        return group._get_backend(torch.device("cpu")).options
+
+    ProcessGroup.options = property(options)
+    say("a process group has no options, which train_utils.py takes its timeout from")
 
 
 def mend_final_link(model_dir: str | None) -> None:
