@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -117,10 +118,14 @@ def build_scheduler(
         if conf[ratio] is not None:
             conf[steps] = int(conf[ratio] * conf["max_steps"])
     base = max(g["lr"] for g in optimizer.param_groups)
+
+    def factor(own: dict[str, Any], n: int) -> float:
+        return max(rate_at(n + 1, name, own), own["min_lr"] / base)
+
     factors: list[Callable[[int], float]] = []
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
         warmup = conf["warmup_steps"]
         own = {**conf, "warmup_steps": warmup[group["number"]] if isinstance(warmup, list) else warmup}
-        factors.append(lambda n, own=own: max(rate_at(n + 1, name, own), conf["min_lr"] / base))
+        factors.append(partial(factor, own))
     return LambdaLR(optimizer, factors, last_epoch=step - 1 if step else -1)
