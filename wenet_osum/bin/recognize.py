@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import logging
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from wenet_osum.bin.common import (
     at_least,
+    build_model,
     config_path,
     count_line,
     leave_room,
@@ -26,7 +28,7 @@ from wenet_osum.dataset.index import Index, build_index
 from wenet_osum.device import DEVICES, DTYPES, card
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write
-from wenet_osum.registry import DATASETS, init_model
+from wenet_osum.registry import DATASETS
 from wenet_osum.score.report import TASK_ORDER
 from wenet_osum.tasks import TaskTable
 from wenet_osum.text import init_tokenizer
@@ -59,6 +61,8 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--batch_size", type=at_least(1), default=16)
     p.add_argument("--beam_size", type=at_least(1), default=10, help="for llm_beam")
     p.add_argument("--length_penalty", type=float, default=0.0, help="for llm_beam")
+    p.add_argument("--decoding_chunk_size", type=int, default=-1, help="for WeNet's streaming encoders")
+    p.add_argument("--num_decoding_left_chunks", type=int, default=-1)
     p.add_argument("--num_workers", type=at_least(0), default=0)
     p.add_argument(
         "--num_threads", type=at_least(0), default=0, help="threads of this process; 0: torch's choice"
@@ -80,10 +84,7 @@ WIDE_OPEN = {
 
 
 def init_engine(args: argparse.Namespace, dtype: str) -> Engine:
-    """Device and number type that the flags, or else the config's ``dtype``, ask for; says which flags have
-    no effect."""
-    if line := idle_flags(args):
-        logging.info(line)
+    """Device and number type that the flags, or else the config's ``dtype``, ask for."""
     device, index = (args.device, None) if args.gpu == -1 else card(args.gpu)
     if args.dtype is None and dtype == "fp16" and device == "cpu":
         logging.info("trained in fp16, which is not for a CPU: decoding in fp32")
@@ -115,8 +116,13 @@ def main(argv: list[str] | None = None) -> int:
     names = list(TASK_ORDER) if args.task == "all" else [table.find(t).name for t in args.task.split(",")]
     tokenizer = init_tokenizer(configs)
     prepare_configs(configs, tokenizer)
-    model = init_model(configs)
+    model = build_model(configs)
     model.check_modes(args.modes)
+    streams = "decoding_chunk_size" in inspect.signature(model.encoder.forward).parameters
+    chunks = (("--decoding_chunk_size", args.decoding_chunk_size),)
+    chunks += (("--num_decoding_left_chunks", args.num_decoding_left_chunks),)
+    if line := idle_flags(args, *(flag for flag, size in chunks if size != -1 and not streams)):
+        logging.info(line)
     model.to(engine.device)
     load_checkpoint(model, args.checkpoint)
 
@@ -150,9 +156,11 @@ def main(argv: list[str] | None = None) -> int:
             tokenizer,
             args.modes,
             engine.device,
-            args.beam_size,
-            args.length_penalty,
             engine.autocast(),
+            beam_size=args.beam_size,
+            length_penalty=args.length_penalty,
+            decoding_chunk_size=args.decoding_chunk_size,
+            num_decoding_left_chunks=args.num_decoding_left_chunks,
         )
         skipped = everything.skipped + skipped
         here = result_dir / name if len(names) > 1 else result_dir

@@ -16,6 +16,7 @@ import torch
 
 from wenet_osum.bin.common import (
     at_least,
+    build_model,
     count_line,
     describe,
     leave_room,
@@ -31,7 +32,7 @@ from wenet_osum.dataset.index import Index, build_index, join_indexes
 from wenet_osum.device import DEVICES, DTYPES, cuda_or_cpu
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write
-from wenet_osum.registry import DATASETS, init_model
+from wenet_osum.registry import DATASETS
 from wenet_osum.text import init_tokenizer
 from wenet_osum.train.engine import Engine
 from wenet_osum.train.optim import freeze_modules
@@ -163,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     model_dir = Path(args.model_dir)
     model_dir.mkdir(parents=True, exist_ok=True)
 
-    model = init_model(configs)
+    model = build_model(configs)
     if args.enc_init:
         prefixes = [p for p in args.enc_init_mods.split(",") if p]
         logging.info("%d tensors from %s", init_modules(model, args.enc_init, prefixes), args.enc_init)

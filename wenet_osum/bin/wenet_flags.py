@@ -30,7 +30,6 @@ TRAIN: dict[str, dict[str, Any]] = {
 RECOGNIZE: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("--blank_penalty", "--search_ctc_weight", "--search_transducer_weight"), _FLOAT),
     **dict.fromkeys(("--ctc_weight", "--transducer_weight", "--attn_weight", "--reverse_weight"), _FLOAT),
-    **dict.fromkeys(("--decoding_chunk_size", "--num_decoding_left_chunks"), _INT),
     "--simulate_streaming": _SWITCH,
     **dict.fromkeys(("--word", "--hlg", "--context_bias_mode", "--context_list_path"), _TEXT),
     **dict.fromkeys(("--lm_scale", "--decoder_scale", "--r_decoder_scale", "--context_graph_score"), _FLOAT),

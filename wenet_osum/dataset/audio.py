@@ -9,9 +9,9 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 import soundfile as sf
-import soxr
 
 from wenet_osum.dataset.containers import WaveHeader, file_size, is_cut, read_wave_header
+from wenet_osum.dataset.resample import resample
 from wenet_osum.dataset.sources import open_source
 from wenet_osum.errors import BadUtterance
 
@@ -130,9 +130,7 @@ def load_audio(
         parts = [_mono(block, channel, key) for block in _whole(recording, first, last, key)]
     audio = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if recording.rate != sample_rate:
-        audio = soxr.resample(audio, recording.rate, sample_rate)
-        if not audio.size:
-            raise BadUtterance(key, "empty", "no sample is left after resampling")
+        audio = resample(audio, recording.rate, sample_rate)
     return np.ascontiguousarray(audio, dtype=np.float32)
 
 

@@ -69,7 +69,7 @@ def import_wenet() -> ModuleType:
             ) from None
         mend = f"pip install {e.name}, or all it needs: pip install 'wenet_osum[wenet]'"
         raise OsumError(str(folder), f"this WeNet needs the package {e.name}", mend) from None
-    except ImportError as e:
+    except (ImportError, AttributeError) as e:
         what = f"this WeNet does not import here ({e})"
         raise OsumError(str(folder), what, f"take one of the commits tried: {TRIED}") from None
     for table in TABLES:

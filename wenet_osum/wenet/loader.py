@@ -24,6 +24,7 @@ from wenet_osum.dataset.shards import JSON_SUFFIXES
 from wenet_osum.errors import BadUtterance, OsumError
 from wenet_osum.tasks import TaskTable
 from wenet_osum.tasks.prompts import language_of
+from wenet_osum.wenet.mends import say
 
 Sample = dict[str, Any]
 
@@ -135,3 +136,21 @@ def plain_fields(sample: Sample) -> Sample:
         except (ValueError, TypeError):
             raise OsumError(f"{sample['key']}.{name}", "malformed JSON", "make the shard again") from None
     return fields
+
+
+class WithoutSpeakerNames:
+    """WeNet's padding for lists that name speakers, as ours do: without a ``speaker_conf`` it stumbles over
+    the names, so they are left out."""
+
+    def __init__(self, stock: Any):
+        self.stock_padding: Callable[..., dict[str, Any]] = stock.padding
+        self.told = False
+
+    def __call__(self, data: list[Sample]) -> dict[str, Any]:
+        named = [s for s in data if isinstance(s.get("speaker"), str)]
+        for sample in named:
+            del sample["speaker"]
+        if named and not self.told:
+            say("speaker names in the list, and no speaker_conf: left out")
+            self.told = True
+        return self.stock_padding(data)

@@ -1,7 +1,7 @@
 """torchaudio's reading and writing by soundfile, where torchaudio itself no longer can.
 
 From 2.9 on torchaudio reads and writes through torchcodec, a package of its own that needs FFmpeg's
-libraries, and has no ``info`` and no ``sox_effects``; WeNet calls all of them.
+libraries, and has no ``info``, ``sox_effects`` and ``sox_utils``; one WeNet or another calls all of them.
 """
 
 from __future__ import annotations
@@ -122,5 +122,10 @@ def mend_torchaudio() -> None:
         vars(effects).update(apply_effects_tensor=apply_effects_tensor)
         torchaudio.sox_effects = effects
         broken.append("sox_effects")
+    if not hasattr(torchaudio.utils, "sox_utils"):  # WeNet before 2025-09 sets sox's buffer size
+        sox = ModuleType("torchaudio.utils.sox_utils")
+        vars(sox).update(set_buffer_size=lambda size: None)
+        torchaudio.utils.sox_utils = sox
+        broken.append("sox_utils")
     if broken:
         say(f"torchaudio {torchaudio.__version__}: {', '.join(broken)} by soundfile")

@@ -14,10 +14,12 @@ from wenet_osum.checkpoint.weights import init_modules, llm_elsewhere, load_chec
 from wenet_osum.dataset.dataset import OsumDataset
 from wenet_osum.dataset.index import build_index, join_indexes
 from wenet_osum.errors import OsumError
+from wenet_osum.models.attention import EncoderLayer
+from wenet_osum.models.llm_decoder import LLMDecoder
 from wenet_osum.models.osum import SpeechModel
 from wenet_osum.registry import CTCS, DECODERS, ENCODERS, MODELS, load_models
 from wenet_osum.wenet.find import import_wenet
-from wenet_osum.wenet.loader import TaskSteps
+from wenet_osum.wenet.loader import TaskSteps, WithoutSpeakerNames
 from wenet_osum.wenet.planned import PlannedBatches
 from wenet_osum.wenet.run import Run
 
@@ -132,10 +134,14 @@ class Plugin:
     ) -> Any:
         """WeNet's pipeline; for our models with our steps in it."""
         run = next((r for r in self.runs if r.tokenizer is tokenizer), None)
-        if run is None:
-            return stock(data_type, data_list_file, tokenizer, conf, partition)
-        steps = TaskSteps(self.processor, run.table, tokenizer, run.conf, self.mode, self.task)
-        with standing_in(self.processor, {name: getattr(steps, name) for name in STEPS}):
+        if run is not None:
+            ours = TaskSteps(self.processor, run.table, tokenizer, run.conf, self.mode, self.task)
+            steps = {name: getattr(ours, name) for name in STEPS}
+        elif (conf or {}).get("speaker_conf") is None:
+            steps = {"padding": WithoutSpeakerNames(self.processor)}
+        else:
+            steps = {}
+        with standing_in(self.processor, steps):
             return stock(data_type, data_list_file, tokenizer, conf, partition)
 
     def init_speech_model(self, stock: Callable[..., Any], args: Any, configs: dict[str, Any]) -> Any:
@@ -153,6 +159,7 @@ class Plugin:
         finally:
             tables.update(theirs)
         model.prompts = run.prompts
+        wrap_layers(model)
         if getattr(args, "modes", None):
             model.check_modes(args.modes)
         if getattr(args, "freeze_modules", None):  # WeNet reads the flag and does nothing
@@ -209,6 +216,15 @@ def standing_in(module: Any, members: dict[str, Any]) -> Iterator[None]:
         yield
     finally:
         vars(module).update(stock)
+
+
+def wrap_layers(model: SpeechModel) -> None:
+    """Tell WeNet's FSDP which layers to wrap; it knows its own classes only."""
+    fsdp = importlib.import_module("wenet.utils.fsdp_utils")
+    fsdp.WENET_ENCODER_LAYERS_CLASSES["osum_layer"] = EncoderLayer
+    if isinstance(model.decoder, LLMDecoder):
+        layers = model.decoder.causal_lm.base_model.layers
+        fsdp.WENET_DECODER_LAYERS_CLASSES["llm_layer"] = type(layers[0])
 
 
 def freeze(model: SpeechModel, words: list[str]) -> None:
