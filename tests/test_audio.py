@@ -84,11 +84,21 @@ def test_16_bit_is_exact() -> None:
     assert (load_audio(encode(samples)) * 32768 == samples).all()
 
 
-def test_channels_are_averaged() -> None:
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
+def test_one_channel_of_several_or_their_mean(subtype: str) -> None:
     left, right = tone(hertz=300), tone(hertz=500)
-    for subtype in ("PCM_16", "FLOAT"):
-        y = load_audio(encode(np.stack([left, right], 1), RATE, "WAV", subtype))
-        assert np.abs(y - (left + right) / 2).max() < 1e-4
+    both = encode(np.stack([left, right], 1), RATE, "WAV", subtype)
+    assert np.abs(load_audio(both) - left).max() < 1e-4
+    assert np.abs(load_audio(both, channel=1) - right).max() < 1e-4
+    assert np.abs(load_audio(both, channel=None) - (left + right) / 2).max() < 1e-4
+
+
+@pytest.mark.parametrize("channel", [1, 2])
+def test_bad_input_channel_that_a_recording_has_not(channel: int) -> None:
+    samples = tone() if channel == 1 else np.stack([tone(), tone()], 1)
+    with pytest.raises(BadUtterance, match=f"no_channel: {channel} channel") as e:
+        load_audio(encode(samples), key="a", channel=channel)
+    assert e.value.cause == "no_channel"
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000])

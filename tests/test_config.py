@@ -95,7 +95,7 @@ def test_bad_input_wrong_type_names_the_key(config, text: str):
         "accum_grad: -1",
         "input_dim: 128",  # the features have 80 bins
         "dataset_conf: {feats_type: fbank}",
-        "dataset_conf: {batch_conf: {batch_type: bucket}}",
+        "dataset_conf: {batch_conf: {batch_type: bucket}}",  # without its buckets
         "dataset_conf: {prompt_conf: {style: chat}}",
         "cmvn: global_cmvn",  # no part of this model takes one
     ],

@@ -12,7 +12,7 @@ from wenet_osum.config import DEFAULTS
 from wenet_osum.errors import OsumError
 from wenet_osum.train.optim import build_optimizer, build_scheduler, rate_at
 
-CONF = {"warmup_steps": 10, "max_steps": 100, "hold_steps": 20, "decay_rate": 0.5, "min_lr": 0.0}
+CONF = {**DEFAULTS["scheduler_conf"], "warmup_steps": 10, "max_steps": 100, "hold_steps": 20}
 
 
 def test_warmuplr_is_wenets():

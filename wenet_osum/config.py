@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +16,45 @@ import yaml
 
 from wenet_osum.errors import OsumError
 from wenet_osum.fileio import atomic_write
+from wenet_osum.wenet_keys import check_model, take_out
 
 OPEN: dict[str, Any] = {}  # a section whose keys another place checks
-ANY = object()  # a value of any type
+LISTS = ("optim_conf.lr", "scheduler_conf.warmup_steps")  # a number, or one for each group of parameters
+NULLABLE = ("dataset_conf.singal_channel_conf.channel",)
 
 DATASET_DEFAULTS: dict[str, Any] = {
+    "singal_channel_conf": {"channel": 0},  # WeNet's spelling; null: the mean of all channels
     "filter_conf": {
-        "max_length": 3000,  # in 10 ms frames; Whisper's position table ends at 30 s
+        "max_length": 10240,  # in 10 ms frames; the encoder's position table may end before
         "min_length": 10,
-        "token_max_length": 448,
+        "token_max_length": 200,  # of the answer
         "token_min_length": 1,
+        "min_output_input_ratio": 0.0005,  # tokens a 10 ms frame
+        "max_output_input_ratio": 1.0,
     },
     "resample_conf": {"resample_rate": 16000},
     "feats_type": "log_mel_spectrogram",
-    "log_mel_spectrogram_conf": {"n_fft": 400, "hop_length": 160, "num_mel_bins": 80},
+    "log_mel_spectrogram_conf": {
+        "n_fft": 400,
+        "hop_length": 160,
+        "num_mel_bins": 80,
+        "padding": 0,  # samples of silence behind every utterance
+        "pad_or_trim": False,  # bring every utterance to max_duration
+        "max_duration": 30,  # seconds
+    },
     "speed_perturb": False,
     "spec_aug": False,
     "spec_aug_conf": {"num_t_mask": 2, "num_f_mask": 2, "max_t": 50, "max_f": 10},
+    "spec_sub": False,
+    "spec_sub_conf": {"max_t": 20, "num_t_sub": 3},
+    "spec_trim": False,
+    "spec_trim_conf": {"max_t": 20},
     "shuffle": True,
     "batch_conf": {
-        "batch_type": "dynamic",  # static | dynamic
+        "batch_type": "dynamic",  # static | bucket | dynamic
         "batch_size": 16,  # static: utterances
+        "bucket_boundaries": [],  # bucket: in 10 ms frames, rising
+        "bucket_batch_sizes": [],  # bucket: one more; utterances shorter than each boundary, and the rest
         "max_frames_in_batch": 12000,  # dynamic: longest utterance x utterances, 10 ms frames
         "max_tokens_in_batch": 4000,  # dynamic: longest answer x utterances
     },
@@ -52,6 +71,8 @@ DATASET_DEFAULTS: dict[str, Any] = {
     "max_bad_share": 0.1,  # training stops when more of the utterances read so far than this are bad
     "time_step": 0.01,  # SRWT times are rounded to multiples of it, in seconds
 }
+
+BATCH_TYPES = ("static", "bucket", "dynamic")
 
 DEFAULTS: dict[str, Any] = {
     "model": "osum",
@@ -77,7 +98,8 @@ DEFAULTS: dict[str, Any] = {
     "save_interval": None,  # optimizer steps between checkpoints; None: one an epoch
     "optim": "adamw",
     "optim_conf": {
-        "lr": 5e-5,
+        "lr": 5e-5,  # or a list: one rate for each of modules, one for the rest
+        "modules": [],  # attributes of the model, such as encoder or decoder.embed
         "betas": [0.9, 0.99],
         "eps": 1e-6,
         "weight_decay": 0.01,
@@ -85,9 +107,11 @@ DEFAULTS: dict[str, Any] = {
     },
     "scheduler": "warmuplr",
     "scheduler_conf": {
-        "warmup_steps": 8000,
+        "warmup_steps": 8000,  # or a list, as lr
+        "warmup_ratio": None,  # NoamHoldAnnealing: of max_steps, in place of warmup_steps
         "max_steps": None,  # NoamHoldAnnealing and linear: the step the rate ends at
         "hold_steps": 0,
+        "hold_ratio": None,  # of max_steps, in place of hold_steps
         "decay_rate": 0.5,
         "min_lr": 0.0,
     },
@@ -96,8 +120,12 @@ DEFAULTS: dict[str, Any] = {
     "output_dim": None,
     "dtype": "fp32",
     "train_engine": "torch_ddp",
+    "use_amp": False,
+    "save_states": "model_only",
     "model_dir": None,
 }
+# With optim: adam, what WeNet's YAMLs leave to torch is torch's; decay would be an L2 term there.
+ADAM_DEFAULTS = {"betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0}
 
 
 def fill(given: dict[str, Any], defaults: dict[str, Any], where: str, at: str = "") -> dict[str, Any]:
@@ -120,7 +148,12 @@ def fill(given: dict[str, Any], defaults: dict[str, Any], where: str, at: str = 
                 )
             out[key] = copy.deepcopy(value) if not default else fill(value, default, where, name + ".")
         else:
-            out[key] = check_type(value, default, f"{where}: {name}")
+            if value is None and name in NULLABLE:
+                out[key] = None
+                continue
+            several = isinstance(value, list) and name in LISTS
+            values = [check_type(v, default, f"{where}: {name}") for v in (value if several else [value])]
+            out[key] = values if several else values[0]
     return out
 
 
@@ -161,16 +194,28 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> dict[st
         raise OsumError(str(path), "not a YAML mapping", "write key: value lines")
     for item in overrides or []:
         apply_override(given, item)
+    if idle := take_out(given)[1]:
+        logging.info("%s: no effect here: %s", path, ", ".join(idle))
     return check_config(given, str(path))
 
 
 def check_config(given: dict[str, Any], where: str) -> dict[str, Any]:
-    """``given`` with defaults filled in; ``where`` names its source in errors.
+    """``given`` with defaults filled in, less the keys of WeNet's that have no effect here; ``where`` names its
+    source in errors.
 
     Raises:
-        OsumError: an unknown key, a wrong type or value.
+        OsumError: another model's, an unknown key, a wrong type or value.
     """
-    configs = fill(given, DEFAULTS, where)
+    check_model(given, where)
+    given, _ = take_out(given)
+    defaults = DEFAULTS
+    if given.get("optim") == "adam":
+        defaults = {**DEFAULTS, "optim_conf": {**DEFAULTS["optim_conf"], **ADAM_DEFAULTS}}
+    configs = fill(given, defaults, where)
+    if configs["dataset"] == "asr":  # what WeNet calls its own loader; ours takes the same lists
+        configs["dataset"] = "osum"
+    if "input_dim" not in given:
+        configs["input_dim"] = configs["dataset_conf"]["log_mel_spectrogram_conf"]["num_mel_bins"]
     check_values(configs, where)
     return configs
 
@@ -201,8 +246,12 @@ def check_values(configs: dict[str, Any], where: str) -> None:
             f"{where}: cmvn", f"is {configs['cmvn']!r}", "log-mel features are taken as they are: null"
         )
     check_ranges(configs, where)
+    check_groups(configs, where)
+    check_buckets(data["batch_conf"], f"{where}: dataset_conf.batch_conf")
     for key, value in (
         ("save_interval", configs["save_interval"]),
+        ("dataset_conf.spec_sub_conf.max_t", data["spec_sub_conf"]["max_t"]),
+        ("dataset_conf.spec_trim_conf.max_t", data["spec_trim_conf"]["max_t"]),
         ("scheduler_conf.max_steps", configs["scheduler_conf"]["max_steps"]),
         ("dataset_conf.prompt_conf.number", data["prompt_conf"]["number"]),
     ):
@@ -212,7 +261,7 @@ def check_values(configs: dict[str, Any], where: str) -> None:
         ("optim", configs["optim"], ("adam", "adamw")),
         ("scheduler", configs["scheduler"], ("warmuplr", "NoamHoldAnnealing", "linear")),
         ("dataset_conf.feats_type", data["feats_type"], ("log_mel_spectrogram",)),
-        ("dataset_conf.batch_conf.batch_type", data["batch_conf"]["batch_type"], ("static", "dynamic")),
+        ("dataset_conf.batch_conf.batch_type", data["batch_conf"]["batch_type"], BATCH_TYPES),
         ("dataset_conf.prompt_conf.style", data["prompt_conf"]["style"], ("words", "tag")),
         ("dtype", configs["dtype"], ("fp32", "bf16", "fp16")),
     ):
@@ -239,9 +288,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "optim_conf.weight_decay": (0, 10),
     "scheduler_conf.warmup_steps": (0, float("inf")),
     "scheduler_conf.hold_steps": (0, float("inf")),
+    "dataset_conf.singal_channel_conf.channel": (0, float("inf")),
     "dataset_conf.resample_conf.resample_rate": (8000, 192000),
     "dataset_conf.log_mel_spectrogram_conf.n_fft": (16, 16384),
     "dataset_conf.log_mel_spectrogram_conf.hop_length": (1, 16384),
+    "dataset_conf.log_mel_spectrogram_conf.padding": (0, float("inf")),
+    "dataset_conf.log_mel_spectrogram_conf.max_duration": (1, float("inf")),
     "dataset_conf.batch_conf.batch_size": (1, float("inf")),
     "dataset_conf.batch_conf.max_frames_in_batch": (1, float("inf")),
     "dataset_conf.batch_conf.max_tokens_in_batch": (1, float("inf")),
@@ -257,14 +309,53 @@ def check_ranges(configs: dict[str, Any], where: str) -> None:
         value: Any = configs
         for name in key.split("."):
             value = value[name]
-        if not least <= value <= most:
-            raise OsumError(f"{where}: {key}", f"is {value!r}", f"give a number from {least} to {most}")
+        for number in value if isinstance(value, list) else [value]:
+            if number is not None and not least <= number <= most:
+                raise OsumError(f"{where}: {key}", f"is {value!r}", f"give a number from {least} to {most}")
+    for key in ("warmup_ratio", "hold_ratio"):
+        ratio = configs["scheduler_conf"][key]
+        if ratio is not None and not (isinstance(ratio, (int, float)) and 0 <= ratio <= 1):
+            raise OsumError(f"{where}: scheduler_conf.{key}", f"is {ratio!r}", "give a number from 0 to 1")
     betas, scales = configs["optim_conf"]["betas"], configs["optim_conf"]["lr_scale"]
     if len(betas) != 2 or not all(isinstance(b, (int, float)) and 0 <= b < 1 for b in betas):
         raise OsumError(f"{where}: optim_conf.betas", f"is {betas!r}", "give two numbers from 0 to below 1")
     for part, scale in scales.items():
         if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < float("inf"):
             raise OsumError(f"{where}: optim_conf.lr_scale.{part}", f"is {scale!r}", "give a positive number")
+
+
+def check_groups(configs: dict[str, Any], where: str) -> None:
+    """WeNet's rates by module: one ``lr`` for each of ``modules`` and one for the rest, and so ``warmup_steps``."""
+    optim, warmup = configs["optim_conf"], configs["scheduler_conf"]["warmup_steps"]
+    lr, modules = optim["lr"], optim["modules"]
+    if not all(isinstance(m, str) for m in modules):
+        raise OsumError(f"{where}: optim_conf.modules", f"is {modules!r}", "give names, such as [encoder]")
+    if isinstance(lr, list) != bool(modules) or (modules and len(lr) != len(modules) + 1):
+        what = f"is {lr!r} beside {len(modules)} modules"
+        raise OsumError(f"{where}: optim_conf.lr", what, "give one rate a module and one for the rest")
+    if isinstance(warmup, list) and (not isinstance(lr, list) or len(warmup) != len(lr)):
+        raise OsumError(
+            f"{where}: scheduler_conf.warmup_steps", f"is {warmup!r}", "give as many as rates in lr"
+        )
+    if modules and optim["lr_scale"]:
+        raise OsumError(f"{where}: optim_conf.lr_scale", "stands beside modules", "keep one of the two")
+    if modules and configs["scheduler"] != "warmuplr":
+        raise OsumError(f"{where}: scheduler", "rates by module go with warmuplr only", "set it, or one lr")
+
+
+def check_buckets(conf: dict[str, Any], where: str) -> None:
+    """``batch_type: bucket``: rising boundaries, and one batch size more than those."""
+    if conf["batch_type"] != "bucket":
+        return
+    bounds, sizes = conf["bucket_boundaries"], conf["bucket_batch_sizes"]
+    for key, values in (("bucket_boundaries", bounds), ("bucket_batch_sizes", sizes)):
+        if not values or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in values):
+            raise OsumError(f"{where}.{key}", f"is {values!r}", "give whole numbers from 1 up")
+    if sorted(set(bounds)) != bounds:
+        raise OsumError(f"{where}.bucket_boundaries", f"is {bounds!r}", "give rising numbers")
+    if len(sizes) != len(bounds) + 1:
+        what = f"are {len(sizes)} beside {len(bounds)} boundaries"
+        raise OsumError(f"{where}.bucket_batch_sizes", what, "give one more than boundaries")
 
 
 def save_config(configs: dict[str, Any], path: str | Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import logging
+import os
 from typing import Any
 
 import torch
@@ -31,6 +33,33 @@ def find_device(name: str, local_rank: int = 0) -> torch.device:
     if not kind.is_available():
         raise OsumError(where, f"torch sees no {name.upper()} device", "use --device cpu")
     return torch.device(name if name in ("cpu", "mps") else f"{name}:{local_rank}")
+
+
+def cuda_or_cpu(asked: str | None) -> str:
+    """The device asked for; where none is, cuda as in WeNet, or the CPU where torch sees no cuda."""
+    if asked is not None:
+        return asked
+    if torch.cuda.is_available():
+        return "cuda"
+    logging.info("torch sees no CUDA device: this runs on the CPU")
+    return "cpu"
+
+
+def card(number: int) -> tuple[str, int]:
+    """WeNet's ``--gpu N``: the device, and the index torch has for that card. Its recipes give ``--gpu 0``
+    everywhere, so where there is no cuda at all it is the CPU.
+
+    Raises:
+        OsumError: there are cards, but not this one.
+    """
+    if not torch.cuda.is_available():
+        return cuda_or_cpu(None), 0
+    shown = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    index = shown.index(str(number)) if str(number) in shown else number
+    count = torch.cuda.device_count()
+    if not 0 <= index < count:
+        raise OsumError(f"--gpu {number}", f"torch sees {count} CUDA devices", f"give 0 to {count - 1}")
+    return "cuda", index
 
 
 def use_device(device: torch.device) -> None:

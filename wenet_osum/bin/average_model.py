@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from wenet_osum.checkpoint.average import find_checkpoints, write_average
@@ -16,9 +17,9 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--val_best", action="store_true", help="those of lowest validation loss, not the latest")
     p.add_argument("--num", type=int, default=5, help="how many")
     p.add_argument("--min_epoch", type=int, default=0)
-    p.add_argument("--max_epoch", type=int, default=1 << 30)
+    p.add_argument("--max_epoch", type=int, default=sys.maxsize)
     p.add_argument("--min_step", type=int, default=0)
-    p.add_argument("--max_step", type=int, default=1 << 30)
+    p.add_argument("--max_step", type=int, default=sys.maxsize)
     p.add_argument("--mode", default="hybrid", choices=["hybrid", "epoch", "step"])
     return p.parse_args(argv)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from wenet_osum.checkpoint.folder import CONFIG
 from wenet_osum.errors import OsumError
 from wenet_osum.registry import ENCODERS, init_model, load_models
 from wenet_osum.tasks import TaskTable, load_tasks
+from wenet_osum.tasks.prompts import prompt_text
 
 
 def resolve_beside(configs: dict[str, Any], config_path: str) -> None:
@@ -20,6 +22,8 @@ def resolve_beside(configs: dict[str, Any], config_path: str) -> None:
     a ``train.yaml`` that are not where it says are looked for by name, as ``wenet.load_model`` does."""
     folder, conf = Path(config_path).parent, configs["tokenizer_conf"]
     for key, value in conf.items():
+        if not key.endswith("_path"):
+            continue
         if isinstance(value, str) and not (folder / value).exists() and not Path(value).exists():
             value = Path(value).name
         if isinstance(value, str) and (folder / value).exists():
@@ -85,6 +89,52 @@ def prepare_configs(configs: dict[str, Any], tokenizer: Any) -> None:
     special = configs["tokenizer_conf"].setdefault("special_tokens", {})
     special.setdefault("eos", tokenizer.eos_id)
     special.setdefault("sos", tokenizer.eos_id)
+
+
+def max_frames(encoder: Any) -> int | None:
+    """How many feature frames an encoder's position table holds; None where there is no table of ours."""
+    embed: Any = getattr(encoder, "embed", None)
+    if not hasattr(embed, "strides"):
+        return None
+    return embed.pos_enc.pe.size(1) * math.prod(embed.strides)
+
+
+def leave_room(
+    model: Any, conf: dict[str, Any], table: TaskTable, encode: Callable[[str], list[int]]
+) -> dict[str, Any]:
+    """``dataset_conf`` with ``max_length`` lowered to what the encoder has positions for, and ``token_max_length``
+    to what Whisper's decoder has beside the longest prompt and the start id; as they are for models without
+    such tables.
+
+    Raises:
+        OsumError: ``pad_or_trim`` to more than the encoder has positions for.
+    """
+    limits, mel = dict(conf["filter_conf"]), conf["log_mel_spectrogram_conf"]
+    rate = conf["resample_conf"]["resample_rate"]
+    frames = max_frames(model.encoder)
+    if frames is not None and mel["pad_or_trim"]:
+        if mel["max_duration"] * rate // mel["hop_length"] > frames:
+            where = "dataset_conf.log_mel_spectrogram_conf.max_duration"
+            what = f"is {mel['max_duration']} s, the encoder has positions for {frames} frames"
+            raise OsumError(where, what, "lower it, or raise encoder_conf.max_positions")
+    elif frames is not None:
+        # The last hop may be begun; one sample is kept free for what resampling adds.
+        samples = (frames + 1) * mel["hop_length"] - 2 - mel["padding"]
+        limits["max_length"] = min(limits["max_length"], samples * 100 / rate)
+    if hasattr(model.decoder, "positions"):
+        prompts = conf["prompt_conf"]
+        langs = ("zh", "en") if prompts["lang"] == "auto" else (prompts["lang"],)
+        questions = (
+            prompt_text(t, lang, prompts, i)
+            for t in table.values()
+            for lang in langs
+            for i in range(prompts["number"])
+        )
+        longest = max(len(encode(q)) for q in questions)
+        limits["token_max_length"] = min(
+            limits["token_max_length"], model.decoder.positions.size(0) - longest - 1
+        )
+    return {**conf, "filter_conf": limits}
 
 
 def count_line(skipped: list[dict[str, str]]) -> str:

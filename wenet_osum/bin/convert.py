@@ -171,6 +171,7 @@ def write_train(args: argparse.Namespace) -> None:
         (configs["decoder_conf"], "llm"),
         (configs["tokenizer_conf"], "model_path"),
         (configs["tokenizer_conf"], "symbol_table_path"),
+        (configs["tokenizer_conf"], "non_lang_syms_path"),
         (configs, "tasks"),
     ):
         if section.get(key) and Path(section[key]).exists():

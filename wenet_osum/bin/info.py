@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 from typing import Any
 
 import torch
 from torch import nn
 
-from wenet_osum.bin.common import at_least, resolve_beside
+from wenet_osum.bin.common import at_least, max_frames, resolve_beside
 from wenet_osum.config import load_config
 from wenet_osum.errors import run_main
 from wenet_osum.models.memory import Load, inference, training
@@ -102,12 +103,19 @@ def parameter_table(model: Any, quant: str) -> list[str]:
     return rows
 
 
-def training_load(conf: dict[str, Any]) -> Load:
-    """The fullest batch that ``batch_conf`` allows; utterances counted at 10 s each where it does not say."""
+def training_load(conf: dict[str, Any], longest: int | None) -> Load:
+    """The fullest batch that ``batch_conf`` allows; utterances counted at 10 s each where it does not say.
+    ``longest``: frames that the encoder has positions for."""
     batch, limits = conf["batch_conf"], conf["filter_conf"]
     if batch["batch_type"] == "static":
         n = batch["batch_size"]
-        return Load(n * limits["max_length"], n * limits["token_max_length"], n)
+        return Load(
+            n * min(limits["max_length"], longest or limits["max_length"]), n * limits["token_max_length"], n
+        )
+    if batch["batch_type"] == "bucket":
+        ends = [*batch["bucket_boundaries"], min(limits["max_length"], longest or limits["max_length"])]
+        end, n = max(zip(ends, batch["bucket_batch_sizes"]), key=math.prod)
+        return Load(n * end, n * limits["token_max_length"], n)
     frames = batch["max_frames_in_batch"]
     return Load(frames, batch["max_tokens_in_batch"], max(1, frames // 1000))
 
@@ -126,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     half, quant = configs["dtype"] != "fp32", (configs["decoder_conf"] or {}).get("quant", "none")
     model = build_shape(configs)
     load, tokens = (
-        training_load(configs["dataset_conf"]),
+        training_load(configs["dataset_conf"], max_frames(model.encoder)),
         (configs["model_conf"] or {}).get("max_new_tokens", 400),
     )
     n = args.batch_size

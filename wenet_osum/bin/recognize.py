@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import logging
 from pathlib import Path
@@ -14,15 +15,17 @@ from wenet_osum.bin.common import (
     build_model,
     config_path,
     count_line,
+    leave_room,
     load_table,
     prepare_configs,
     resolve_beside,
 )
+from wenet_osum.bin.wenet_flags import RECOGNIZE, add_idle_flags, idle_flags
 from wenet_osum.checkpoint.weights import load_checkpoint
 from wenet_osum.config import load_config
 from wenet_osum.dataset.dataset import Loader
 from wenet_osum.dataset.index import Index, build_index
-from wenet_osum.device import DEVICES, DTYPES
+from wenet_osum.device import DEVICES, DTYPES, card
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write
 from wenet_osum.registry import DATASETS
@@ -52,17 +55,41 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument(
         "--labelled_only", action="store_true", help="ask a task only where the list has its answer"
     )
+    p.add_argument("--gpu", type=int, default=-1, help="run on this CUDA card; -1: see --device")
     p.add_argument("--device", default="cpu", choices=DEVICES)
     p.add_argument("--dtype", choices=DTYPES, help="autocast; default: the config's")
     p.add_argument("--batch_size", type=at_least(1), default=16)
     p.add_argument("--beam_size", type=at_least(1), default=10, help="for llm_beam")
     p.add_argument("--length_penalty", type=float, default=0.0, help="for llm_beam")
+    p.add_argument("--decoding_chunk_size", type=int, default=-1, help="for WeNet's streaming encoders")
+    p.add_argument("--num_decoding_left_chunks", type=int, default=-1)
     p.add_argument("--num_workers", type=at_least(0), default=0)
     p.add_argument(
         "--num_threads", type=at_least(0), default=0, help="threads of this process; 0: torch's choice"
     )
     p.add_argument("--override_config", action="append", default=[], metavar="KEY=VALUE")
+    add_idle_flags(p, RECOGNIZE)
     return p.parse_args(argv)
+
+
+# As WeNet's recognize.py has it: what training would leave out is decoded all the same.
+WIDE_OPEN = {
+    "max_length": 102400,
+    "min_length": 0,
+    "token_max_length": 102400,
+    "token_min_length": 0,
+    "min_output_input_ratio": 0,
+    "max_output_input_ratio": 102400,
+}
+
+
+def init_engine(args: argparse.Namespace, dtype: str) -> Engine:
+    """Device and number type that the flags, or else the config's ``dtype``, ask for."""
+    device, index = (args.device, None) if args.gpu == -1 else card(args.gpu)
+    if args.dtype is None and dtype == "fp16" and device == "cpu":
+        logging.info("trained in fp16, which is not for a CPU: decoding in fp32")
+        dtype = "fp32"
+    return Engine(device, args.dtype or dtype, index=index)
 
 
 def labelled(index: Index, table: TaskTable, name: str) -> Index:
@@ -80,7 +107,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     config = config_path(args.config, args.checkpoint)
     configs = load_config(config, args.override_config)
-    engine = Engine(args.device, args.dtype or configs["dtype"])
+    engine = init_engine(args, configs["dtype"])
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     resolve_beside(configs, config)
@@ -89,10 +116,17 @@ def main(argv: list[str] | None = None) -> int:
     names = list(TASK_ORDER) if args.task == "all" else [table.find(t).name for t in args.task.split(",")]
     tokenizer = init_tokenizer(configs)
     prepare_configs(configs, tokenizer)
-    model = build_model(configs).to(engine.device)
+    model = build_model(configs)
+    model.check_modes(args.modes)
+    streams = "decoding_chunk_size" in inspect.signature(model.encoder.forward).parameters
+    chunks = (("--decoding_chunk_size", args.decoding_chunk_size),)
+    chunks += (("--num_decoding_left_chunks", args.num_decoding_left_chunks),)
+    if line := idle_flags(args, *(flag for flag, size in chunks if size != -1 and not streams)):
+        logging.info(line)
+    model.to(engine.device)
     load_checkpoint(model, args.checkpoint)
 
-    conf = configs["dataset_conf"]
+    conf = leave_room(model, {**configs["dataset_conf"], "filter_conf": WIDE_OPEN}, table, tokenizer.encode)
     conf["batch_conf"] = {**conf["batch_conf"], "batch_type": "static", "batch_size": args.batch_size}
     everything = build_index(
         args.test_data, args.data_type, table, tokenizer.encode, conf, names, need_answer=False
@@ -122,9 +156,11 @@ def main(argv: list[str] | None = None) -> int:
             tokenizer,
             args.modes,
             engine.device,
-            args.beam_size,
-            args.length_penalty,
             engine.autocast(),
+            beam_size=args.beam_size,
+            length_penalty=args.length_penalty,
+            decoding_chunk_size=args.decoding_chunk_size,
+            num_decoding_left_chunks=args.num_decoding_left_chunks,
         )
         skipped = everything.skipped + skipped
         here = result_dir / name if len(names) > 1 else result_dir

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import random
 import shutil
 import threading
@@ -18,29 +19,34 @@ from wenet_osum.bin.common import (
     build_model,
     count_line,
     describe,
+    leave_room,
     load_table,
     prepare_configs,
     resolve_beside,
 )
+from wenet_osum.bin.wenet_flags import TRAIN, add_idle_flags, idle_flags
 from wenet_osum.checkpoint.weights import init_modules, load_checkpoint, read_infos
 from wenet_osum.config import load_config, save_config
 from wenet_osum.dataset.dataset import Loader
 from wenet_osum.dataset.index import Index, build_index, join_indexes
-from wenet_osum.device import DEVICES, DTYPES
+from wenet_osum.device import DEVICES, DTYPES, cuda_or_cpu
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write
 from wenet_osum.registry import DATASETS
-from wenet_osum.tasks.prompts import prompt_text
 from wenet_osum.text import init_tokenizer
 from wenet_osum.train.engine import Engine
+from wenet_osum.train.optim import freeze_modules
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p = argparse.ArgumentParser(prog="osum train", description=__doc__)
     p.add_argument(
-        "--train_engine", default="torch_ddp", choices=["torch_ddp"], help="one process, or torchrun's ranks"
+        "--train_engine",
+        default="torch_ddp",
+        choices=["torch_ddp", "torch_fsdp", "deepspeed"],
+        help="torch_ddp: one process, or torchrun's ranks",
     )
-    p.add_argument("--device", default="cpu", choices=DEVICES)
+    p.add_argument("--device", choices=DEVICES, help="default: cuda where there is one, else cpu")
     p.add_argument("--dtype", choices=DTYPES, help="autocast; weights that learn stay fp32; the config's")
     p.add_argument("--config", required=True, help="YAML of the run")
     p.add_argument("--data_type", default="raw", choices=["raw", "shard", "shard_full_data"])
@@ -54,14 +60,52 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--override_config", action="append", default=[], metavar="KEY=VALUE")
     p.add_argument("--enc_init", help="checkpoint or model folder to take modules from")
     p.add_argument("--enc_init_mods", default="encoder.", help="their prefixes, separated by commas")
+    p.add_argument(
+        "--freeze_modules",
+        default="",
+        help="weights with one of these words in their names do not learn (commas)",
+    )
+    p.add_argument("--print_model", action="store_true")
     p.add_argument("--num_workers", type=at_least(0), default=0, help="data worker processes")
-    p.add_argument("--prefetch", type=at_least(1), default=10, help="batches each worker prepares ahead")
-    p.add_argument("--pin_memory", action="store_true")
+    p.add_argument("--prefetch", type=at_least(1), default=100, help="batches each worker prepares ahead")
+    p.add_argument("--pin_memory", action="store_true", help="for CUDA")
     p.add_argument(
         "--num_threads", type=at_least(0), default=0, help="threads of this process; 0: torch's choice"
     )
-    p.add_argument("--ddp.dist_backend", dest="dist_backend", choices=["nccl", "gloo", "hccl"])
+    p.add_argument(
+        "--ddp.dist_backend", dest="dist_backend", default="nccl", choices=["nccl", "gloo", "hccl"]
+    )
+    p.add_argument("--use_amp", action="store_true", help="the same as --dtype fp16")
+    p.add_argument("--fp16_grad_sync", action="store_true", help="ranks exchange gradients in half precision")
+    add_idle_flags(p, TRAIN)
     return p.parse_args(argv)
+
+
+def init_engine(args: argparse.Namespace, configs: dict[str, Any]) -> Engine:
+    """Device, number type and ranks that the flags ask for; says which flags have no effect.
+
+    Raises:
+        OsumError: an engine of WeNet's alone, fp16 on a CPU, a device that is not here.
+    """
+    if args.train_engine != "torch_ddp":
+        raise OsumError(
+            f"--train_engine {args.train_engine}",
+            "osum train has torch_ddp",
+            f"in a WeNet checkout: python -m wenet_osum.wenet wenet.bin.train --train_engine {args.train_engine}",
+        )
+    device = cuda_or_cpu(args.device)
+    if args.use_amp and device == "cpu":
+        raise OsumError("--use_amp", "is fp16, which is not for a CPU", "leave it out, or give --dtype bf16")
+    configs["use_amp"], configs["dtype"] = args.use_amp, args.dtype or configs["dtype"]
+    if args.use_amp:
+        configs["dtype"] = "fp16"
+    engine = Engine(device, configs["dtype"], args.dist_backend, args.fp16_grad_sync)
+    idle = ["--pin_memory"] if args.pin_memory and device == "cpu" else []
+    idle += ["--fp16_grad_sync"] if args.fp16_grad_sync and engine.world_size == 1 else []
+    if line := idle_flags(args, *idle):
+        logging.info(line)
+    args.pin_memory &= device != "cpu"
+    return engine
 
 
 def make_index(
@@ -85,28 +129,12 @@ def quiet_on_full_disk(hook: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(hook)
 
 
-def leave_room(model: Any, conf: dict[str, Any], table: Any, tokenizer: Any) -> dict[str, Any]:
-    """``dataset_conf`` with ``token_max_length`` lowered to what Whisper's decoder has positions for beside
-    the longest prompt and the start id; as it is for other decoders."""
-    if not hasattr(model.decoder, "positions"):
-        return conf
-    prompts, limits = conf["prompt_conf"], conf["filter_conf"]
-    langs = ("zh", "en") if prompts["lang"] == "auto" else (prompts["lang"],)
-    questions = (
-        prompt_text(t, lang, prompts, i)
-        for t in table.values()
-        for lang in langs
-        for i in range(prompts["number"])
-    )
-    longest = max(len(tokenizer.encode(q)) for q in questions)
-    room = min(limits["token_max_length"], model.decoder.positions.size(0) - longest - 1)
-    return {**conf, "filter_conf": {**limits, "token_max_length": room}}
-
-
 def resume_point(checkpoint: str | None) -> tuple[int, int]:
     """Epoch and step to go on at, from the yaml beside a checkpoint; (0, 0) for plain initial weights."""
     infos = Path(checkpoint).with_suffix(".yaml") if checkpoint else None
     if infos is None or not infos.is_file() or Path(str(checkpoint)).is_dir():
+        return 0, 0
+    if infos.stem == "init":  # before the first step: WeNet's yaml of it tells neither epoch nor step
         return 0, 0
     facts = read_infos(infos)
     if str(facts.get("tag", "")).startswith("step_"):
@@ -119,12 +147,10 @@ def resume_point(checkpoint: str | None) -> tuple[int, int]:
 def main(argv: list[str] | None = None) -> int:
     args = get_args(argv)
     threading.excepthook = quiet_on_full_disk
+    level = logging.WARNING if int(os.environ.get("RANK", 0)) else logging.INFO
+    logging.basicConfig(level=level, format="%(message)s", force=True)
     configs = load_config(args.config, args.override_config)
-    configs["dtype"] = args.dtype or configs["dtype"]
-    engine = Engine(args.device, configs["dtype"], args.dist_backend)
-    logging.basicConfig(
-        level=logging.INFO if engine.rank == 0 else logging.WARNING, format="%(message)s", force=True
-    )
+    engine = init_engine(args, configs)
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     resolve_beside(configs, args.config)
@@ -151,10 +177,13 @@ def main(argv: list[str] | None = None) -> int:
             f"{epoch} of {configs['max_epoch']} epochs are done",
             "raise max_epoch to go on",
         )
+    freeze_modules(model, [word for word in args.freeze_modules.split(",") if word])
+    if args.print_model and engine.rank == 0:
+        print(f"{model}\nthe number of model params: {sum(p.numel() for p in model.parameters()):,}")
     logging.info(describe(model))
 
     cls = DATASETS.find(configs["dataset"])
-    conf = leave_room(model, configs["dataset_conf"], table, tokenizer)
+    conf = leave_room(model, configs["dataset_conf"], table, tokenizer.encode)
     loaders: dict[str, Loader] = {}
     for name, lists in (("train", args.train_data), ("dev", [args.cv_data])):
         index = make_index(lists, args, table, tokenizer, conf, name)

@@ -101,7 +101,7 @@ def take_files(folder: Path, configs: dict[str, Any]) -> None:
         OsumError: a local tokenizer folder without a tokenizer.
     """
     conf = configs["tokenizer_conf"]
-    for key in ("model_path", "symbol_table_path"):
+    for key in ("model_path", "symbol_table_path", "non_lang_syms_path"):
         # "tokenizer" alone is the converter's word for files that come later, no folder that is here by chance.
         if conf.get(key) in (None, "tokenizer"):
             continue

@@ -99,10 +99,11 @@ def load_audio(
     end: float | None = None,
     sample_rate: int = 16000,
     key: str = "",
+    channel: int | None = 0,
 ) -> np.ndarray:
     """Load an utterance as one channel at ``sample_rate``.
 
-    Channels are averaged. A segment is sought, so the rest of a long recording is not decoded.
+    A segment is sought, so the rest of a long recording is not decoded.
 
     Args:
         source: encoded audio as bytes (wav, flac, mp3, ogg, opus ...), or a path, ``command |`` or
@@ -112,6 +113,7 @@ def load_audio(
             ``MAX_OVERSHOOT``.
         sample_rate: samples a second of the result.
         key: utterance id, for the error.
+        channel: which one of several, from 0, as in WeNet; None for their mean.
 
     Returns:
         float32 ``(samples,)`` in about [-1, 1], at least one sample, all finite.
@@ -120,12 +122,12 @@ def load_audio(
         BadUtterance: with one of the causes ``missing`` (no such file), ``unreadable`` (no audio, or a
             coding that is not known), ``truncated`` (less audio than the header declares), ``empty``,
             ``nan`` (samples that are not finite), ``too_loud`` (samples beyond ``MAX_SAMPLE``),
-            ``pipe_failed``, ``segment_out_of_range``.
+            ``pipe_failed``, ``segment_out_of_range``, ``no_channel``.
     """
     with open_source(source, key, keep=start is not None) as stream:
         recording = _open(stream, key)
         first, last = _span(recording, start, end, key)
-        parts = [_mono(block) for block in _whole(recording, first, last, key)]
+        parts = [_mono(block, channel, key) for block in _whole(recording, first, last, key)]
     audio = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if recording.rate != sample_rate:
         audio = resample(audio, recording.rate, sample_rate)
@@ -154,7 +156,7 @@ def scan_audio(source: str | bytes, key: str = "") -> float:
     with open_source(source, key, keep=False) as stream:
         recording = _open(stream, key)
         first, last = _span(recording, None, None, key)
-        frames = sum(len(_mono(block)) for block in _whole(recording, first, last, key))
+        frames = sum(len(block) for block in _whole(recording, first, last, key))
     return frames / recording.rate
 
 
@@ -225,6 +227,10 @@ def _whole(recording: _Recording, first: int, last: int, key: str) -> Iterator[n
         raise BadUtterance(key, "empty", "no samples")
 
 
-def _mono(block: np.ndarray) -> np.ndarray:
-    """Average the channels: ``(n, channels)`` -> ``(n,)``."""
-    return block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+def _mono(block: np.ndarray, channel: int | None, key: str) -> np.ndarray:
+    """One channel, or the mean of all: ``(n, channels)`` -> ``(n,)``."""
+    count = block.shape[1]
+    if channel is not None and channel >= count:
+        what = f"{count} channel(s), singal_channel_conf.channel is {channel}, counted from 0"
+        raise BadUtterance(key, "no_channel", what)
+    return block.mean(axis=1) if channel is None and count > 1 else block[:, channel or 0]

@@ -38,3 +38,23 @@ def spec_aug(
         start, width = int(rng.integers(bins)), int(rng.integers(1, max_f + 1))
         feats[:, start : start + width] = 0
     return feats
+
+
+def spec_sub(feats: Tensor, rng: np.random.Generator, max_t: int = 20, num_t_sub: int = 3) -> Tensor:
+    """Put ``num_t_sub`` spans of 1 to ``max_t`` earlier frames over later ones of feats (T, F) (U2++, Wu et al.
+    2021, section 3.2.3; WeNet's ``spec_sub``)."""
+    out = feats.clone()
+    frames = len(feats)
+    for _ in range(num_t_sub):
+        start = int(rng.integers(frames))
+        end = min(frames, start + int(rng.integers(1, max_t + 1)))
+        back = int(rng.integers(start + 1))
+        out[start:end] = feats[start - back : end - back]
+    return out
+
+
+def spec_trim(feats: Tensor, rng: np.random.Generator, max_t: int = 20) -> Tensor:
+    """Cut 1 to ``max_t`` frames off the end of feats (T, F), where they are less than half of it (TrimTail, Song
+    et al. 2022; WeNet's ``spec_trim``)."""
+    cut = int(rng.integers(1, max_t + 1))
+    return feats[:-cut] if cut < len(feats) / 2 else feats

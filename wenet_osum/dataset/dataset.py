@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from wenet_osum.constants import IGNORE_ID
 from wenet_osum.dataset.audio import load_audio
-from wenet_osum.dataset.augment import spec_aug, speed_perturb
+from wenet_osum.dataset.augment import spec_aug, spec_sub, spec_trim, speed_perturb
 from wenet_osum.dataset.features import log_mel_spectrogram
 from wenet_osum.dataset.index import Index, audio_source, target_text, task_weights
 from wenet_osum.dataset.plan import Item, draw_tasks, plan_batches
@@ -70,12 +70,19 @@ class OsumDataset(Dataset[Any]):
         rng = np.random.default_rng([self.seed, item.epoch, item.row])
         rate = self.conf["resample_conf"]["resample_rate"]
         wave = load_audio(
-            audio_source(sample), sample.get("start"), sample.get("end"), rate, key=sample["key"]
+            audio_source(sample),
+            sample.get("start"),
+            sample.get("end"),
+            rate,
+            sample["key"],
+            self.conf["singal_channel_conf"]["channel"],
         )
         longest = self.conf["filter_conf"]["max_length"]
-        if round(len(wave) * 100 / rate) > longest:  # the list's duration was wrong
+        if (
+            len(wave) - 1
+        ) * 100 > longest * rate:  # the list's duration was wrong; resampling may add a sample
             raise BadUtterance(
-                sample["key"], "too_long", f"{len(wave) / rate:.2f} s of audio, {longest / 100} s are allowed"
+                sample["key"], "too_long", f"{len(wave) / rate:.2f} s of audio, at most {longest / 100:.2f} s"
             )
         if self.train and self.conf["speed_perturb"]:
             perturbed, speed = speed_perturb(wave, rate, rng)
@@ -85,11 +92,15 @@ class OsumDataset(Dataset[Any]):
                     align = [[s / speed, e / speed, w] for s, e, w in sample["align"]]
                     sample = {**sample, "align": align}
         mel = self.conf["log_mel_spectrogram_conf"]
-        if len(wave) <= mel["n_fft"]:
+        if len(wave) <= mel["n_fft"] // 2:
             raise BadUtterance(sample["key"], "too_short", f"{len(wave)} samples")
         feats = log_mel_spectrogram(wave, rate, **mel)
         if self.train and self.conf["spec_aug"]:
             feats = spec_aug(feats, rng, **self.conf["spec_aug_conf"])
+        if self.train and self.conf["spec_sub"]:
+            feats = spec_sub(feats, rng, **self.conf["spec_sub_conf"])
+        if self.train and self.conf["spec_trim"]:
+            feats = spec_trim(feats, rng, **self.conf["spec_trim_conf"])
         lang = sample.get("lang") or language_of(sample.get("txt"))
         prompts = self.conf["prompt_conf"]
         number = int(rng.integers(prompts["number"])) if self.train else 0

@@ -12,6 +12,7 @@ import functools
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @functools.cache
@@ -36,9 +37,19 @@ def log_mel_spectrogram(
     n_fft: int = 400,
     hop_length: int = 160,
     num_mel_bins: int = 80,
+    padding: int = 0,
+    pad_or_trim: bool = False,
+    max_duration: int = 30,
 ) -> Tensor:
-    """(n,) samples -> (n // hop_length, num_mel_bins) float32. Needs n > n_fft // 2 (reflection)."""
+    """(n,) samples -> (n // hop_length, num_mel_bins) float32. Needs n > n_fft // 2 (reflection).
+
+    As in WeNet, ``padding`` samples of silence come behind the wave first, and with ``pad_or_trim`` it is then
+    brought to ``max_duration`` seconds.
+    """
     x = torch.as_tensor(wave, dtype=torch.float32)
+    end = max_duration * sample_rate if pad_or_trim else len(x) + padding
+    if end != len(x):
+        x = F.pad(x[:end], (0, max(0, end - len(x))))
     spectrum = torch.stft(x, n_fft, hop_length, window=window(n_fft), return_complex=True)[:, :-1]
     power = spectrum.real.square() + spectrum.imag.square()
     log = (mel_filters(sample_rate, n_fft, num_mel_bins) @ power).clamp(min=1e-10).log10()

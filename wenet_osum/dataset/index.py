@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from wenet_osum.dataset.audio import audio_duration
+from wenet_osum.dataset.filter import check_answer, check_length
 from wenet_osum.dataset.lists import read_raw_list
 from wenet_osum.dataset.shard_reader import index_shard, read_tar_list
 from wenet_osum.errors import BadUtterance, OsumError
@@ -141,6 +142,24 @@ def allowed_tasks(
     return tuple(n for n in names if asked is None or n in asked)
 
 
+def fitting(key: str, lengths: dict[str, int], frames: float, limits: dict[str, Any]) -> tuple[str, ...]:
+    """The tasks whose answers, of so many tokens, ``filter_conf`` lets through.
+
+    Raises:
+        BadUtterance: there is none; with the cause of the last.
+    """
+    names, last = [], None
+    for name, tokens in lengths.items():
+        try:
+            check_answer(key, tokens, frames, limits)
+            names.append(name)
+        except BadUtterance as e:
+            last = e
+    if last and not names:
+        raise last
+    return tuple(names)
+
+
 def build_index(
     data_list: str | Path,
     data_type: str,
@@ -175,15 +194,7 @@ def build_index(
             what = f"key {key!r:.80} has a blank, tab or line end, which would part it in decoded text"
             raise OsumError(where, what, "rename it")
         try:
-            n = round(duration_of(sample) * 100)
-            if n > limits["max_length"]:
-                raise BadUtterance(
-                    key, "too_long", f"{n / 100} s, filter_conf.max_length is {limits['max_length'] / 100} s"
-                )
-            if n < limits["min_length"]:
-                raise BadUtterance(
-                    key, "too_short", f"{n / 100} s, filter_conf.min_length is {limits['min_length'] / 100} s"
-                )
+            length = check_length(key, duration_of(sample), limits)
             names, longest = tuple(asked or ()), 0
             if not need_answer:  # what is there must be right all the same
                 for t in allowed_tasks(sample, table, asked, where):
@@ -193,14 +204,7 @@ def build_index(
                 if not names:
                     raise BadUtterance(key, "no_task", "its labels allow none of the tasks asked for")
                 lengths = {t: len(encode(target_text(sample, table[t], conf["time_step"]))) for t in names}
-                names = tuple(t for t in names if lengths[t] <= limits["token_max_length"])
-                if not names:
-                    raise BadUtterance(
-                        key,
-                        "answer_too_long",
-                        f"{min(lengths.values())} tokens, filter_conf.token_max_length "
-                        f"is {limits['token_max_length']}",
-                    )
+                names = fitting(key, lengths, length, limits)
                 longest = max(lengths[t] for t in names)
         except BadUtterance as e:
             index.skipped.append({"key": key, "cause": e.cause, "detail": e.detail})
@@ -213,7 +217,7 @@ def build_index(
             ) from None
         index.samples.append(sample)
         index.tasks.append(names)
-        frames.append(n)
+        frames.append(round(length))
         tokens.append(longest)
     index.frames, index.tokens = np.array(frames, np.int32), np.array(tokens, np.int32)
     return index

@@ -28,6 +28,16 @@ def draw_tasks(offered: list[tuple[str, ...]], weights: dict[str, float], seed: 
     return out
 
 
+def over_budget(conf: dict[str, Any], count: int, shortest: int, longest: int, most_tokens: int) -> bool:
+    """Whether a batch of ``count`` utterances breaks ``batch_conf``; lengths in 10 ms frames."""
+    if conf["batch_type"] == "static":
+        return count > conf["batch_size"]
+    if conf["batch_type"] == "bucket":
+        low, high = np.searchsorted(conf["bucket_boundaries"], (shortest, longest), side="right")
+        return low != high or count > conf["bucket_batch_sizes"][high]
+    return longest * count > conf["max_frames_in_batch"] or most_tokens * count > conf["max_tokens_in_batch"]
+
+
 def plan_batches(
     frames: np.ndarray,
     tokens: np.ndarray,
@@ -46,12 +56,12 @@ def plan_batches(
 
     Args:
         frames, tokens: (N,) of the index.
-        conf: ``batch_conf``. ``static``: ``batch_size`` utterances. ``dynamic``: longest x count within
-            ``max_frames_in_batch`` and within ``max_tokens_in_batch``; an utterance over a budget goes alone.
+        conf: ``batch_conf``. ``static``: ``batch_size`` utterances. ``bucket``: utterances between the same two
+            ``bucket_boundaries``, as many as that bucket's ``bucket_batch_sizes``. ``dynamic``: longest x count
+            within ``max_frames_in_batch`` and within ``max_tokens_in_batch``; an utterance over a budget goes alone.
     """
     rng = np.random.default_rng([seed, epoch, 0])
     order = rng.permutation(len(frames)) if shuffle else np.arange(len(frames))
-    static = conf["batch_type"] == "static"
     batches: list[list[int]] = []
     window = 2000 if shuffle else max(1, len(frames))
     for start in range(0, len(order), window):
@@ -61,16 +71,8 @@ def plan_batches(
         longest = most_tokens = 0
         for row in rows.tolist():
             longest, most_tokens = max(longest, int(frames[row])), max(most_tokens, int(tokens[row]))
-            count = len(batch) + 1
-            full = (
-                count > conf["batch_size"]
-                if static
-                else (
-                    longest * count > conf["max_frames_in_batch"]
-                    or most_tokens * count > conf["max_tokens_in_batch"]
-                )
-            )
-            if batch and full:
+            shortest = int(frames[batch[0]]) if batch else longest  # the rows come by length
+            if batch and over_budget(conf, len(batch) + 1, shortest, longest, most_tokens):
                 batches.append(batch)
                 batch, longest, most_tokens = [], int(frames[row]), int(tokens[row])
             batch.append(row)

@@ -24,11 +24,10 @@ def recognize(
     tokenizer: Any,
     modes: list[str],
     device: torch.device,
-    beam_size: int = 10,
-    length_penalty: float = 0.0,
     autocast: contextlib.AbstractContextManager[Any] | None = None,
+    **how: Any,
 ) -> tuple[Answers, list[dict[str, str]]]:
-    """Decode what a loader plans.
+    """Decode what a loader plans; ``how`` goes to the model's ``decode`` (``beam_size`` ...).
 
     Returns:
         answers by mode and key, and what could not be read (``key``, ``cause``, ``detail``).
@@ -48,8 +47,7 @@ def recognize(
                 modes,
                 batch["feats"].to(device),
                 batch["feats_lengths"].to(device),
-                beam_size=beam_size,
-                length_penalty=length_penalty,
+                **how,
                 infos={"tasks": batch["tasks"], "langs": batch["langs"], "prompt": batch["prompt"]},
             )
         for mode in modes:

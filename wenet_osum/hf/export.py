@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,12 +66,18 @@ def write_hf(source: Path, configs: dict[str, Any], folder: Path) -> None:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     mel = configs["dataset_conf"]["log_mel_spectrogram_conf"]
+    if mel["padding"] or mel["pad_or_trim"]:
+        raise OsumError(
+            "log_mel_spectrogram_conf", "pads, which the exported extractor does not", "train without padding"
+        )
+    encoder = configs["encoder_conf"]
+    positions = encoder.get("max_positions", 1500) * math.prod(encoder.get("conv_strides", (1, 2)))
     extractor = OsumFeatureExtractor(
         mel["num_mel_bins"],
         configs["dataset_conf"]["resample_conf"]["resample_rate"],
         n_fft=mel["n_fft"],
         hop_length=mel["hop_length"],
-        max_frames=configs["dataset_conf"]["filter_conf"]["max_length"],
+        max_frames=min(positions, configs["dataset_conf"]["filter_conf"]["max_length"]),
     )
     OsumProcessor(extractor, tokenizer, audio_token=AUDIO_TOKEN, strides=strides_of(configs)).save_pretrained(
         folder

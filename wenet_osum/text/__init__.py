@@ -11,6 +11,7 @@ from wenet_osum.text.base import BaseTokenizer
 from wenet_osum.text.char import CharTokenizer
 from wenet_osum.text.hugging_face import HuggingFaceTokenizer
 from wenet_osum.text.sentencepiece import SentencepieceTokenizer
+from wenet_osum.wenet_keys import TOKENIZER_KEYS
 
 __all__ = [
     "TOKENIZERS",
@@ -27,7 +28,7 @@ _FROM_PRETRAINED = ("revision", "subfolder", "cache_dir", "local_files_only")
 _CONF_KEYS: dict[str, tuple[str, tuple[str, ...]]] = {
     "sentencepiece": ("model_path", ()),
     "huggingface": ("model_path", (*_FROM_PRETRAINED, "eos_token", "pad_token")),
-    "char": ("symbol_table_path", ()),
+    "char": ("symbol_table_path", ("non_lang_syms_path", "split_with_space", "connect_symbol")),
 }
 
 
@@ -35,15 +36,16 @@ def init_tokenizer(configs: Mapping[str, Any]) -> BaseTokenizer:
     """Make the tokenizer of a run from ``tokenizer`` and ``tokenizer_conf``.
 
     ``tokenizer_conf.special_tokens`` is WeNet's place for the ids that the model is told; it is not
-    the tokenizer's.
+    the tokenizer's. Of WeNet's other keys a tokenizer takes its own and leaves the rest, as in WeNet.
 
     Raises:
         OsumError: an unknown name, an unknown or missing key. Files are looked at on first use.
     """
     name = configs.get("tokenizer")
     cls = TOKENIZERS.find(name)
-    conf = {k: v for k, v in (configs.get("tokenizer_conf") or {}).items() if k != "special_tokens"}
     required, optional = _CONF_KEYS[str(name)]
+    strangers = {"special_tokens", *TOKENIZER_KEYS} - {required, *optional}
+    conf = {k: v for k, v in (configs.get("tokenizer_conf") or {}).items() if k not in strangers}
     for key in conf:
         if key != required and key not in optional:
             known = ", ".join((required, *optional))

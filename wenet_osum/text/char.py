@@ -11,7 +11,8 @@ from wenet_osum.fileio import read_lines
 from wenet_osum.text.base import BaseTokenizer
 
 BLANK = "▁"  # how WeNet's tables write a space
-_UNIT = re.compile("<[^<>]*>|.", re.DOTALL)
+_TAG = re.compile(r"(<[^<>]+>)")
+_SYMBOL = re.compile(r"(<[^<>]+>|\[[^][]+\]|\{[^{}]+\})")
 _ENDS = ("<sos/eos>", "</s>", "<eos>")
 _SILENT = {*_ENDS, "<blank>", "<pad>", "<s>", "<sos>"}
 
@@ -19,24 +20,38 @@ _SILENT = {*_ENDS, "<blank>", "<pad>", "<s>", "<sos>"}
 class _Table(NamedTuple):
     ids: dict[str, int]
     symbols: dict[int, str]
+    non_lang: frozenset[str]
 
 
 class CharTokenizer(BaseTokenizer):
     """One id a character; a tag such as ``<happy>`` or a time ``<0.42>`` that the table has is one id too.
 
-    A character outside the table becomes ``<unk>``.
+    A character outside the table becomes ``<unk>``. But for the tags of the table, and blanks at the ends of a
+    text, the ids are those of WeNet's character tokenizer.
 
     Args:
         symbol_table_path: ``symbol id`` a line, UTF-8; a space is written ``▁``.
+        non_lang_syms_path: WeNet's file of symbols in ``{}``, ``<>`` or ``[]``, one a line, which are one token
+            each; with it, all other text is upper-cased, as in WeNet.
+        split_with_space: tokens are what stands between blanks, in place of characters.
+        connect_symbol: stands between tokens when they are joined to text.
     """
 
-    def __init__(self, symbol_table_path: str | Path):
+    def __init__(
+        self,
+        symbol_table_path: str | Path,
+        non_lang_syms_path: str | Path | None = None,
+        split_with_space: bool = False,
+        connect_symbol: str = "",
+    ):
         self.symbol_table_path = str(symbol_table_path)
+        self.non_lang_syms_path = non_lang_syms_path
+        self.split_with_space, self.connect_symbol = split_with_space, connect_symbol
 
     def _build(self) -> _Table:
         ids: dict[str, int] = {}
         for n, line in read_lines(self.symbol_table_path):
-            symbol, _, number = line.rstrip().rpartition(" ")
+            symbol, _, number = line.rstrip().replace("\t", " ").rpartition(" ")
             where = f"{self.symbol_table_path}:{n}"
             if not symbol or not number.isdecimal():
                 raise OsumError(where, f"{line!r} is not 'symbol id'", "write one symbol and its id a line")
@@ -45,17 +60,39 @@ class CharTokenizer(BaseTokenizer):
             ids[symbol] = int(number)
         if not ids:
             raise OsumError(self.symbol_table_path, "is empty", "write one symbol and its id a line")
-        return _Table(ids, {i: s for s, i in ids.items()})
+        return _Table(ids, {i: s for s, i in ids.items()}, self.read_non_lang())
+
+    def read_non_lang(self) -> frozenset[str]:
+        """The symbols of ``non_lang_syms_path``.
+
+        Raises:
+            OsumError: no such file, or a line that is no symbol in brackets.
+        """
+        symbols = set()
+        for n, line in read_lines(self.non_lang_syms_path) if self.non_lang_syms_path else ():
+            if not _SYMBOL.fullmatch(line.strip()):
+                where = f"{self.non_lang_syms_path}:{n}"
+                raise OsumError(where, f"{line!r} is no symbol", "write {NOISE}, <NOISE> or [NOISE]")
+            symbols.add(line.strip())
+        return frozenset(symbols)
 
     def text2tokens(self, line: str) -> list[str]:
-        tokens: list[str] = []
-        for unit in _UNIT.findall(line.replace(" ", BLANK)):
-            mark = unit.replace(BLANK, " ") if len(unit) > 1 else unit
-            tokens += [mark] if mark in self.backend.ids or len(unit) == 1 else list(unit)
+        table, tokens = self.backend, []
+        for part in (_SYMBOL if self.non_lang_syms_path else _TAG).split(line):
+            if _TAG.fullmatch(part) and part in table.ids:
+                tokens.append(part)
+            elif part.upper() in table.non_lang:
+                tokens.append(part.upper())
+            elif text := part.strip().upper() if self.non_lang_syms_path else part:
+                tokens += self.pieces(text)
         return tokens
 
+    def pieces(self, part: str) -> list[str]:
+        """The tokens of text without symbols."""
+        return part.split(" ") if self.split_with_space else list(part.replace(" ", BLANK))
+
     def tokens2text(self, tokens: list[str]) -> str:
-        return "".join(t for t in tokens if t not in _SILENT).replace(BLANK, " ")
+        return self.connect_symbol.join(t for t in tokens if t not in _SILENT).replace(BLANK, " ")
 
     def tokens2ids(self, tokens: list[str]) -> list[int]:
         ids = self.backend.ids

@@ -74,7 +74,7 @@ class Trainer:
 
     def run(self) -> Path:
         """Train to the end; returns the last checkpoint."""
-        path = self.model_dir / f"epoch_{self.epoch - 1}.pt"
+        path = self.save("init")
         while self.epoch < self.configs["max_epoch"]:
             self.run_epoch()
             path = self.save(f"epoch_{self.epoch}", self.validate())
@@ -96,7 +96,7 @@ class Trainer:
             bar.set_postfix(loss=f"{loss:.3f}")
             interval = self.configs["save_interval"]
             if interval and self.step % interval == 0:
-                self.save(f"step_{self.step}", self.validate())
+                self.save(f"step_{self.step - 1}", self.validate())
                 self.model.train()
         bar.close()
 
@@ -178,15 +178,14 @@ class Trainer:
         now = time.monotonic()
         rate = self.utterances_since_log / (now - self.last_log)
         self.last_log, self.utterances_since_log = now, 0
-        facts = {
-            **sums,
-            "grad_norm": norm,
-            "lr": self.scheduler.get_last_lr()[0],
-            "utterances_per_second": rate,
-        }
+        rates = self.scheduler.get_last_lr()
+        facts = {**sums, "grad_norm": norm, "lr": rates[0], "utterances_per_second": rate}
         assert self.writer is not None
+        wenet = {"loss": "train_loss", "lr": "lr_0"}  # WeNet's names of curves; the others are the same
         for name, value in facts.items():
-            self.writer.add_scalar(f"train/{name}", value, self.step)
+            self.writer.add_scalar(f"train/{wenet.get(name, name)}", value, self.step)
+        for i, lr in enumerate(rates[1:], 1):
+            self.writer.add_scalar(f"train/lr_{i}", lr, self.step)
         text = " ".join(f"{k} {v:.4g}" for k, v in facts.items())
         tqdm.write(f"epoch {self.epoch} step {self.step} {text}")
 
@@ -244,27 +243,28 @@ class Trainer:
             )
         means = {name: value / weight for name, value in zip(names, sums)}
         means["acc"] = right / tokens
-        if self.writer:
-            for name, value in means.items():
-                self.writer.add_scalar(f"dev/{name}", value, self.step)
+        if self.chief:
             tqdm.write(
                 f"epoch {self.epoch} step {self.step} dev "
                 + " ".join(f"{k} {v:.4f}" for k, v in means.items())
             )
         return means
 
-    def save(self, tag: str, dev: dict[str, float]) -> Path:
-        """Write ``TAG.pt`` and ``TAG.yaml`` (rank 0)."""
+    def save(self, tag: str, dev: dict[str, float] | None = None) -> Path:
+        """Write ``TAG.pt`` and ``TAG.yaml`` (rank 0): ``init``, ``epoch_N``, or ``step_N``, whose steps count
+        from 0, as WeNet's do. ``dev``: what ``validate`` found; it becomes curves as well."""
         path = self.model_dir / f"{tag}.pt"
-        if self.chief:
-            infos = {
-                **self.configs,
-                "epoch": self.epoch,
-                "step": self.step,
-                "tag": tag,
-                "loss_dict": dev,
-                "lrs": [float(lr) for lr in self.scheduler.get_last_lr()],
-                "save_time": time.strftime("%d/%m/%Y %H:%M:%S"),
-            }
-            save_checkpoint(self.bare, path, infos)
+        if self.writer is None:
+            return path
+        infos = {**self.configs, "tag": tag, "save_time": time.strftime("%d/%m/%Y %H:%M:%S")}
+        if dev is not None:
+            inside = tag.startswith("step_")
+            rates = [float(lr) for lr in self.scheduler.get_last_lr()]
+            step = self.step - inside
+            infos.update(epoch=self.epoch, step=step, loss_dict=dev, lrs=rates)
+            for name, value in dev.items():
+                self.writer.add_scalar(
+                    *(f"cv/{name}", value, step) if inside else (f"epoch/{name}", value, self.epoch)
+                )
+        save_checkpoint(self.bare, path, infos)
         return path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,15 +13,16 @@ from wenet_osum.errors import OsumError
 
 
 def build_optimizer(model: Any, name: str, conf: dict[str, Any]) -> torch.optim.Optimizer:
-    """Adam or AdamW over what learns; ``lr_scale`` gives parts of the model their own rate. Vectors
-    (biases, norms) are not decayed.
+    """Adam or AdamW over what learns. ``lr_scale`` gives parts of the model their own rate; so does a list of
+    rates with ``modules``, in WeNet's way. Vectors (biases, norms) are not decayed.
 
     Raises:
-        OsumError: an unknown part, nothing that learns, or something that learns in half precision.
+        OsumError: an unknown part or module, nothing that learns, or something that learns in half precision.
     """
     conf = dict(conf)
-    lr, decay, scales = conf.pop("lr"), conf.pop("weight_decay"), conf.pop("lr_scale")
-    parts = model.parts()
+    lr, decay, scales, modules = (conf.pop(k) for k in ("lr", "weight_decay", "lr_scale", "modules"))
+    parts = by_module(model, modules) if modules else model.parts()
+    rates = dict(zip(parts, lr)) if modules else {part: lr * scales.get(part, 1.0) for part in parts}
     for part in scales:
         if part not in parts:
             raise OsumError(
@@ -36,14 +39,54 @@ def build_optimizer(model: Any, name: str, conf: dict[str, Any]) -> torch.optim.
         for decayed in (True, False):
             chosen = [p for p in parameters if p.requires_grad and (p.dim() > 1) == decayed]
             if chosen:
-                rate = lr * scales.get(part, 1.0)
                 groups.append(
-                    {"params": chosen, "lr": rate, "weight_decay": decay if decayed else 0.0, "name": part}
+                    {
+                        "params": chosen,
+                        "lr": rates[part],
+                        "weight_decay": decay if decayed else 0.0,
+                        "name": part,
+                        "number": list(parts).index(part),
+                    }
                 )
     if not groups:
         raise OsumError("model_conf.trainable", "no parameter is left to train", "name at least one part")
     cls = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
-    return cls(groups, lr=lr, **{**conf, "betas": tuple(conf["betas"])})
+    return cls(groups, **{**conf, "betas": tuple(conf["betas"])})
+
+
+def by_module(model: Any, names: list[str]) -> dict[str, list[torch.nn.Parameter]]:
+    """The parameters of each named module (``encoder``, ``decoder.embed``), each once, and of the ``rest``.
+
+    Raises:
+        OsumError: the model has no such module.
+    """
+    left = {id(p): p for p in model.parameters()}
+    parts: dict[str, list[torch.nn.Parameter]] = {}
+    for name in names:
+        try:
+            module = model.get_submodule(name)
+        except AttributeError:
+            mend = f"choose from {', '.join(n for n, _ in model.named_children())}, or a part of one"
+            raise OsumError("optim_conf.modules", f"the model has no {name!r}", mend) from None
+        parts[name] = [left.pop(id(p)) for p in module.parameters() if id(p) in left]
+    return {**parts, "rest": list(left.values())}
+
+
+def freeze_modules(model: torch.nn.Module, words: list[str]) -> None:
+    """``--freeze_modules``: weights with one of the words in their names do not learn.
+
+    Raises:
+        OsumError: a word that no name has.
+    """
+    for word in words:
+        found = [p for name, p in model.named_parameters() if word in name]
+        if not found:
+            heads = ", ".join(f"{name}." for name, _ in model.named_children())
+            raise OsumError(
+                "--freeze_modules", f"no weight has {word!r} in its name", f"they begin with {heads}"
+            )
+        for p in found:
+            p.requires_grad_(False)
 
 
 def rate_at(step: int, scheduler: str, conf: dict[str, Any]) -> float:
@@ -69,13 +112,20 @@ def build_scheduler(
     optimizer: torch.optim.Optimizer, name: str, conf: dict[str, Any], step: int, total: int
 ) -> LambdaLR:
     """The schedule, standing at ``step``; ``max_steps: null`` means the run's ``total``. ``min_lr`` bounds
-    the rate from below."""
+    the rate from below; ``warmup_ratio`` and ``hold_ratio`` are shares of ``max_steps``."""
     conf = {**conf, "max_steps": conf["max_steps"] or total}
+    for steps, ratio in (("warmup_steps", "warmup_ratio"), ("hold_steps", "hold_ratio")):
+        if conf[ratio] is not None:
+            conf[steps] = int(conf[ratio] * conf["max_steps"])
     base = max(g["lr"] for g in optimizer.param_groups)
+
+    def factor(own: dict[str, Any], n: int) -> float:
+        return max(rate_at(n + 1, name, own), own["min_lr"] / base)
+
+    factors: list[Callable[[int], float]] = []
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-    return LambdaLR(
-        optimizer,
-        lambda n: max(rate_at(n + 1, name, conf), conf["min_lr"] / base),
-        last_epoch=step - 1 if step else -1,
-    )
+        warmup = conf["warmup_steps"]
+        own = {**conf, "warmup_steps": warmup[group["number"]] if isinstance(warmup, list) else warmup}
+        factors.append(partial(factor, own))
+    return LambdaLR(optimizer, factors, last_epoch=step - 1 if step else -1)
