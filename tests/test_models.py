@@ -222,7 +222,7 @@ def test_bad_input_decoding_mode():
         with pytest.raises(OsumError, match="--modes"):
             build(config).decode(["rescoring"], batch["feats"], batch["feats_lengths"])
     none = build(stage2_config(ctc="none"))
-    with pytest.raises(OsumError, match="no CTC head"):
+    with pytest.raises(OsumError, match="does not have 'ctc_greedy_search'"):
         none.decode(["ctc_greedy_search"], batch["feats"], batch["feats_lengths"])
 
 

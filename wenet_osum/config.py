@@ -161,8 +161,17 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> dict[st
         raise OsumError(str(path), "not a YAML mapping", "write key: value lines")
     for item in overrides or []:
         apply_override(given, item)
-    configs = fill(given, DEFAULTS, str(path))
-    check_values(configs, str(path))
+    return check_config(given, str(path))
+
+
+def check_config(given: dict[str, Any], where: str) -> dict[str, Any]:
+    """``given`` with defaults filled in; ``where`` names its source in errors.
+
+    Raises:
+        OsumError: an unknown key, a wrong type or value.
+    """
+    configs = fill(given, DEFAULTS, where)
+    check_values(configs, where)
     return configs
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from wenet_osum.checkpoint.folder import CONFIG
 from wenet_osum.errors import OsumError
+from wenet_osum.registry import ENCODERS, init_model, load_models
 from wenet_osum.tasks import TaskTable, load_tasks
 
 
@@ -55,6 +56,16 @@ def at_least(least: int) -> Callable[[str], int]:
 def load_table(configs: dict[str, Any]) -> TaskTable:
     """The built-in tasks and those of the config's ``tasks`` file."""
     return load_tasks(*([configs["tasks"]] if configs["tasks"] else []))
+
+
+def build_model(configs: dict[str, Any]) -> Any:
+    """``init_model``, with WeNet's encoders where the config names one and WeNet is there."""
+    load_models()
+    if configs["encoder"] not in ENCODERS:
+        from wenet_osum.wenet.encoders import borrow_encoder
+
+        borrow_encoder(configs["encoder"])
+    return init_model(configs)
 
 
 def prepare_configs(configs: dict[str, Any], tokenizer: Any) -> None:

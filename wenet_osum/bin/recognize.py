@@ -11,6 +11,7 @@ import torch
 
 from wenet_osum.bin.common import (
     at_least,
+    build_model,
     config_path,
     count_line,
     load_table,
@@ -24,7 +25,7 @@ from wenet_osum.dataset.index import Index, build_index
 from wenet_osum.device import DEVICES, DTYPES
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write
-from wenet_osum.registry import DATASETS, init_model
+from wenet_osum.registry import DATASETS
 from wenet_osum.score.report import TASK_ORDER
 from wenet_osum.tasks import TaskTable
 from wenet_osum.text import init_tokenizer
@@ -88,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     names = list(TASK_ORDER) if args.task == "all" else [table.find(t).name for t in args.task.split(",")]
     tokenizer = init_tokenizer(configs)
     prepare_configs(configs, tokenizer)
-    model = init_model(configs).to(engine.device)
+    model = build_model(configs).to(engine.device)
     load_checkpoint(model, args.checkpoint)
 
     conf = configs["dataset_conf"]

@@ -13,15 +13,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from wenet_osum.bin.common import at_least, count_line, describe, load_table, prepare_configs, resolve_beside
+from wenet_osum.bin.common import (
+    at_least,
+    build_model,
+    count_line,
+    describe,
+    load_table,
+    prepare_configs,
+    resolve_beside,
+)
 from wenet_osum.checkpoint.weights import init_modules, load_checkpoint, read_infos
 from wenet_osum.config import load_config, save_config
-from wenet_osum.dataset.dataset import Loader, prompt_text
-from wenet_osum.dataset.index import Index, build_index
+from wenet_osum.dataset.dataset import Loader
+from wenet_osum.dataset.index import Index, build_index, join_indexes
 from wenet_osum.device import DEVICES, DTYPES
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write
-from wenet_osum.registry import DATASETS, init_model
+from wenet_osum.registry import DATASETS
+from wenet_osum.tasks.prompts import prompt_text
 from wenet_osum.text import init_tokenizer
 from wenet_osum.train.engine import Engine
 
@@ -59,14 +68,7 @@ def make_index(
     lists: list[str], args: argparse.Namespace, table: Any, tokenizer: Any, conf: dict[str, Any], name: str
 ) -> Index:
     """One index over several lists; says what it holds and what it set aside."""
-    whole = Index()
-    for data_list in lists:
-        part = build_index(data_list, args.data_type, table, tokenizer.encode, conf)
-        whole.samples += part.samples
-        whole.tasks += part.tasks
-        whole.skipped += part.skipped
-        whole.frames = np.concatenate([whole.frames, part.frames])
-        whole.tokens = np.concatenate([whole.tokens, part.tokens])
+    whole = join_indexes([build_index(p, args.data_type, table, tokenizer.encode, conf) for p in lists])
     logging.info("%s: %d utterances, %.2f h%s", name, len(whole), whole.hours, count_line(whole.skipped))
     if not len(whole):
         raise OsumError(
@@ -136,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
     model_dir = Path(args.model_dir)
     model_dir.mkdir(parents=True, exist_ok=True)
 
-    model = init_model(configs)
+    model = build_model(configs)
     if args.enc_init:
         prefixes = [p for p in args.enc_init_mods.split(",") if p]
         logging.info("%d tensors from %s", init_modules(model, args.enc_init, prefixes), args.enc_init)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,16 +20,10 @@ from wenet_osum.dataset.plan import Item, draw_tasks, plan_batches
 from wenet_osum.errors import BadUtterance
 from wenet_osum.registry import DATASETS
 from wenet_osum.tasks import Task, TaskTable
+from wenet_osum.tasks.prompts import language_of, prompt_text
 from wenet_osum.text.normalize import process_text
 
 Batch = dict[str, Any]
-
-
-def prompt_text(task: Task, lang: str, conf: dict[str, Any], index: int) -> str:
-    """The question put to the model: the task's tag, or its ``index``-th prompt in a language."""
-    if conf["style"] == "tag":
-        return task.tag
-    return task.prompt(lang if conf["lang"] == "auto" else conf["lang"], index)
 
 
 @DATASETS.register("osum")
@@ -54,6 +48,20 @@ class OsumDataset(Dataset[Any]):
             return self.example(item)
         except BadUtterance as e:
             return e
+
+    def plan(self, epoch: int, rank: int, world_size: int) -> list[list[Item]]:
+        """The batches of an epoch for one rank."""
+        tasks = draw_tasks(self.index.tasks, task_weights(self.conf, self.table), self.seed, epoch)
+        rows = plan_batches(
+            self.index.frames,
+            self.index.tokens,
+            self.conf["batch_conf"],
+            self.seed,
+            epoch,
+            world_size,
+            shuffle=self.train and self.conf["shuffle"],
+        )
+        return [[Item(r, tasks[r], epoch) for r in batch] for batch in rows[rank::world_size]]
 
     def example(self, item: Item) -> dict[str, Any]:
         """``key``; ``feats`` (T, F); ``prompt``, ``target``, ``ctc_target`` 1-d ids; ``target_weights`` (n + 1,)
@@ -82,14 +90,12 @@ class OsumDataset(Dataset[Any]):
         feats = log_mel_spectrogram(wave, rate, **mel)
         if self.train and self.conf["spec_aug"]:
             feats = spec_aug(feats, rng, **self.conf["spec_aug_conf"])
-        lang = sample.get("lang", "zh")
+        lang = sample.get("lang") or language_of(sample.get("txt"))
         prompts = self.conf["prompt_conf"]
         number = int(rng.integers(prompts["number"])) if self.train else 0
         # Decoding asks tasks that an utterance has no answer for; its target is empty.
         text = target_text(sample, task, self.conf["time_step"]) if task.supported_by(sample) else ""
-        transcript = (
-            (task.parse(text).text or "") if sample.get("task") else process_text(sample.get("txt") or "")
-        )
+        transcript = transcript_of(sample, task, text)
         encode = self.tokenizer.encode
         target = torch.tensor(encode(text), dtype=torch.long)
         return {
@@ -97,21 +103,29 @@ class OsumDataset(Dataset[Any]):
             "feats": feats,
             "prompt": torch.tensor(encode(prompt_text(task, lang, prompts, number)), dtype=torch.long),
             "target": target,
-            "target_weights": self.target_weights(task, text, len(target)),
+            "target_weights": target_weights(task, text, len(target), encode, self.conf["label_weight"]),
             "ctc_target": torch.tensor(encode(transcript), dtype=torch.long),
             "task": task.name,
             "lang": lang,
         }
 
-    def target_weights(self, task: Task, text: str, length: int) -> Tensor:
-        """(length + 1,) what each token of an answer and its end counts in the loss: ``label_weight`` for
-        the pieces of its labels, else 1. A piece over the edge of a label counts as outside."""
-        weights = torch.ones(length + 1)
-        if self.conf["label_weight"] != 1:
-            start, end = task.label_span(text)
-            first, last = (len(self.tokenizer.encode(text[:n])) for n in (start, end))
-            weights[first:last] = self.conf["label_weight"]
-        return weights
+
+def transcript_of(sample: dict[str, Any], task: Task, text: str) -> str:
+    """What the CTC head is to hear: the words of a ready-made answer, or the line's own transcript."""
+    return (task.parse(text).text or "") if sample.get("task") else process_text(sample.get("txt") or "")
+
+
+def target_weights(
+    task: Task, text: str, length: int, encode: Callable[[str], list[int]], label_weight: float
+) -> Tensor:
+    """(length + 1,) what each token of an answer and its end counts in the loss: ``label_weight`` for
+    the pieces of its labels, else 1. A piece over the edge of a label counts as outside."""
+    weights = torch.ones(length + 1)
+    if label_weight != 1:
+        start, end = task.label_span(text)
+        first, last = (len(encode(text[:n])) for n in (start, end))
+        weights[first:last] = label_weight
+    return weights
 
 
 def collate(examples: list[dict[str, Any] | BadUtterance]) -> Batch:
@@ -173,21 +187,8 @@ class Loader:
 
     def plan(self, epoch: int) -> int:
         """Fix the batches of an epoch (0 for evaluation); returns how many this rank has."""
-        data, index = self.dataset, self.dataset.index
-        tasks = draw_tasks(index.tasks, task_weights(data.conf, data.table), data.seed, epoch)
-        rows = plan_batches(
-            index.frames,
-            index.tokens,
-            data.conf["batch_conf"],
-            data.seed,
-            epoch,
-            self.world_size,
-            shuffle=data.train and data.conf["shuffle"],
-        )
         # In place: the DataLoader holds on to this very list.
-        self.batches[:] = [
-            [Item(r, tasks[r], epoch) for r in batch] for batch in rows[self.rank :: self.world_size]
-        ]
+        self.batches[:] = self.dataset.plan(epoch, self.rank, self.world_size)
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:

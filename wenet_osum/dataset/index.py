@@ -45,6 +45,18 @@ class Index:
         return float(self.frames.sum()) / 360000
 
 
+def join_indexes(parts: list[Index]) -> Index:
+    """One index over several lists."""
+    whole = Index()
+    for part in parts:
+        whole.samples += part.samples
+        whole.tasks += part.tasks
+        whole.skipped += part.skipped
+    whole.frames = np.concatenate([whole.frames, *(p.frames for p in parts)])
+    whole.tokens = np.concatenate([whole.tokens, *(p.tokens for p in parts)])
+    return whole
+
+
 def target_text(sample: dict[str, Any], task: Task, time_step: float) -> str:
     """The text the model is to answer: composed from the labels, or the line's own when it is ready-made.
 

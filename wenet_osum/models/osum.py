@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from wenet_osum.constants import IGNORE_ID
 from wenet_osum.errors import OsumError
 from wenet_osum.models.losses import answer_weights, combine_losses
+from wenet_osum.models.prompts import Prompts
 from wenet_osum.models.sequence import Sequence, build_sequence
 from wenet_osum.registry import ADAPTERS, MODELS
 
@@ -41,6 +43,8 @@ class SpeechModel(nn.Module, ABC):
     encoder: nn.Module
     decoder: Any
     ctc: Any
+    modes: tuple[str, ...]  # of decoding
+    prompts: Prompts | None = None  # set where the loader does not bring prompts (WeNet's)
 
     def __init__(
         self, vocab_size: int, special_tokens: dict[str, int] | None, ctc_weight: float, has_ctc: bool
@@ -82,6 +86,33 @@ class SpeechModel(nn.Module, ABC):
             for p in parameters:
                 p.requires_grad_(name in names)
 
+    def prompt_ids(self, batch: dict[str, Any]) -> Tensor:
+        """(B, P) ids padded with -1 of a batch or of ``infos``: its ``prompt``, or what ``tasks`` and ``langs``
+        ask in the words of ``self.prompts``, drawn while training."""
+        if "prompt" in batch:
+            return batch["prompt"]
+        assert self.prompts is not None, "a batch without prompts, for a model without them"
+        return self.prompts.batch(batch["tasks"], batch["langs"], self.training)
+
+    def encode(
+        self, speech: Tensor, lengths: Tensor, chunk_size: int = -1, left_chunks: int = -1
+    ) -> tuple[Tensor, Tensor]:
+        """The encoder for decoding. WeNet's streaming encoders draw a chunk size unless they are told one."""
+        if "decoding_chunk_size" in inspect.signature(self.encoder.forward).parameters:
+            return self.encoder(speech, lengths, chunk_size, left_chunks)
+        return self.encoder(speech, lengths)
+
+    def check_modes(self, modes: list[str]) -> None:
+        """Raises:
+        OsumError: a decode mode that this model does not have.
+        """
+        known = [m for m in self.modes if m != "ctc_greedy_search" or hasattr(self.ctc, "greedy")]
+        for mode in modes:
+            if mode not in known:
+                raise OsumError(
+                    "--modes", f"this model does not have {mode!r}", f"choose from {', '.join(known)}"
+                )
+
     def ctc_loss(
         self, batch: dict[str, Any], hs: Tensor, mask: Tensor, device: torch.device
     ) -> tuple[Tensor | None, Tensor]:
@@ -93,10 +124,6 @@ class SpeechModel(nn.Module, ABC):
         return self.ctc(hs, mask.squeeze(1).sum(1), ys, lengths), lengths.sum()
 
     def greedy_ctc(self, hs: Tensor, mask: Tensor) -> list[DecodeResult]:
-        if not hasattr(self.ctc, "greedy"):
-            raise OsumError(
-                "--modes ctc_greedy_search", "this model has no CTC head", "use llm_greedy or attention"
-            )
         return [DecodeResult(tokens) for tokens in self.ctc.greedy(hs, mask.squeeze(1).sum(1))]
 
 
@@ -117,6 +144,8 @@ class Osum(SpeechModel):
         max_new_tokens: the most an answer may have; each utterance's own limit is
             ``min(max_new_tokens, 40 + 8 * speech tokens)``.
     """
+
+    modes = ("llm_greedy", "llm_beam", "ctc_greedy_search")
 
     def __init__(
         self,
@@ -172,7 +201,8 @@ class Osum(SpeechModel):
         """WeNet's training contract.
 
         Batch keys: ``feats`` (B, T, F), ``feats_lengths`` (B,), ``target`` (B, L) padded with -1 and
-        without the end id, optionally ``target_weights`` (B, L + 1), ``prompt`` (B, P) padded with -1, and with a CTC head ``ctc_target`` (B, C).
+        without the end id, optionally ``target_weights`` (B, L + 1), ``prompt`` (B, P) padded with -1 or in its
+        place ``tasks`` and ``langs``, and with a CTC head ``ctc_target`` (B, C).
 
         Returns:
             ``loss``; ``loss_llm``, ``loss_ctc`` (nats per token); ``th_accuracy`` share of answer
@@ -182,7 +212,7 @@ class Osum(SpeechModel):
         loss_ctc, ctc_tokens = self.ctc_loss(batch, hs, mask, device)
         speech, speech_mask = self.adapter(hs, mask)
         answer = append_id(batch["target"].to(device), self.eos)
-        seq = self.sequence(batch["prompt"].to(device), speech, speech_mask.squeeze(1), answer)
+        seq = self.sequence(self.prompt_ids(batch).to(device), speech, speech_mask.squeeze(1), answer)
         weights = answer_weights(batch, answer)
         loss_llm, tokens, right = self.decoder(seq, weights)
         losses = combine_losses(batch, loss_llm, weights.sum(), loss_ctc, ctc_tokens, self.ctc_weight)
@@ -195,34 +225,34 @@ class Osum(SpeechModel):
         speech: Tensor,
         speech_lengths: Tensor,
         beam_size: int = 1,
+        decoding_chunk_size: int = -1,
+        num_decoding_left_chunks: int = -1,
         length_penalty: float = 0.0,
         infos: dict[str, Any] | None = None,
+        **unused: Any,
     ) -> dict[str, list[DecodeResult]]:
         """Answer a batch. ``methods``: ``llm_greedy``, ``llm_beam``, ``ctc_greedy_search``.
 
         Args:
             speech: (B, T, F) features; speech_lengths: (B,).
-            infos: ``prompt`` (B, P) ids padded with -1.
+            decoding_chunk_size, num_decoding_left_chunks: for a streaming encoder of WeNet's.
+            infos: ``prompt`` (B, P) ids padded with -1, or ``tasks`` and ``langs``.
+            unused: what WeNet's ``recognize.py`` passes for other models (``reverse_weight`` ...).
         """
-        hs, mask = self.encoder(speech, speech_lengths)
+        self.check_modes(methods)
+        hs, mask = self.encode(speech, speech_lengths, decoding_chunk_size, num_decoding_left_chunks)
         out: dict[str, list[DecodeResult]] = {}
         seq = None
         for method in methods:
             if method == "ctc_greedy_search":
                 out[method] = self.greedy_ctc(hs, mask)
-            elif method in ("llm_greedy", "llm_beam"):
-                if seq is None:
-                    embeds, speech_mask = self.adapter(hs, mask)
-                    prompt = (infos or {})["prompt"].to(speech.device)
-                    seq = self.sequence(prompt, embeds, speech_mask.squeeze(1), None)
-                    limits = (40 + 8 * speech_mask.sum((1, 2))).clamp(max=self.max_new_tokens)
-                beams = beam_size if method == "llm_beam" else 1
-                answers = self.decoder.generate(seq, limits, self.eos, beams, length_penalty)
-                out[method] = [DecodeResult(tokens) for tokens in answers]
-            else:
-                raise OsumError(
-                    "--modes",
-                    f"{method!r} is not for model osum",
-                    "use llm_greedy, llm_beam or ctc_greedy_search",
-                )
+                continue
+            if seq is None:
+                embeds, speech_mask = self.adapter(hs, mask)
+                prompt = self.prompt_ids(infos or {}).to(speech.device)
+                seq = self.sequence(prompt, embeds, speech_mask.squeeze(1), None)
+                limits = (40 + 8 * speech_mask.sum((1, 2))).clamp(max=self.max_new_tokens)
+            beams = beam_size if method == "llm_beam" else 1
+            answers = self.decoder.generate(seq, limits, self.eos, beams, length_penalty)
+            out[method] = [DecodeResult(tokens) for tokens in answers]
         return out

@@ -23,6 +23,8 @@ class WhisperMultitask(SpeechModel):
     """Encoder and Whisper decoder. Arguments as ``Osum``; ``special_tokens`` needs ``sos`` and ``eos``;
     ``lsm_weight`` is WeNet's label smoothing."""
 
+    modes = ("attention", "ctc_greedy_search")
+
     def __init__(
         self,
         vocab_size: int,
@@ -50,7 +52,7 @@ class WhisperMultitask(SpeechModel):
         """WeNet's training contract; batch keys and result as ``Osum.forward``."""
         hs, mask = self.encoder(batch["feats"].to(device), batch["feats_lengths"].to(device))
         loss_ctc, ctc_tokens = self.ctc_loss(batch, hs, mask, device)
-        prompt = append_id(batch["prompt"].to(device), self.sos)
+        prompt = append_id(self.prompt_ids(batch).to(device), self.sos)
         answer = append_id(batch["target"].to(device), self.eos)
         # Joined without inner padding: a stable sort moves the padding behind.
         ids = torch.cat([prompt, answer], dim=1)
@@ -74,24 +76,21 @@ class WhisperMultitask(SpeechModel):
         speech: Tensor,
         speech_lengths: Tensor,
         beam_size: int = 1,
-        length_penalty: float = 0.0,
+        decoding_chunk_size: int = -1,
+        num_decoding_left_chunks: int = -1,
         infos: dict[str, Any] | None = None,
+        **unused: Any,
     ) -> dict[str, list[DecodeResult]]:
-        """Answer a batch. ``methods``: ``attention`` (greedy), ``ctc_greedy_search``."""
-        hs, mask = self.encoder(speech, speech_lengths)
+        """Answer a batch. ``methods``: ``attention`` (greedy), ``ctc_greedy_search``; the rest as ``Osum.decode``."""
+        self.check_modes(methods)
+        hs, mask = self.encode(speech, speech_lengths, decoding_chunk_size, num_decoding_left_chunks)
         out: dict[str, list[DecodeResult]] = {}
         for method in methods:
             if method == "ctc_greedy_search":
                 out[method] = self.greedy_ctc(hs, mask)
-            elif method == "attention":
-                prompt = append_id((infos or {})["prompt"].to(speech.device), self.sos)
-                out[method] = [DecodeResult(t) for t in self.greedy(hs, mask, prompt)]
             else:
-                raise OsumError(
-                    "--modes",
-                    f"{method!r} is not for model whisper_multitask",
-                    "use attention or ctc_greedy_search",
-                )
+                prompt = append_id(self.prompt_ids(infos or {}).to(speech.device), self.sos)
+                out[method] = [DecodeResult(t) for t in self.greedy(hs, mask, prompt)]
         return out
 
     def greedy(self, hs: Tensor, mask: Tensor, prompt: Tensor) -> list[list[int]]:

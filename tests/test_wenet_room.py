@@ -1,0 +1,395 @@
+"""Finding WeNet, registering with it and standing in for its steps, on a package of its shape."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from helpers import run_config, stage2_config, write_corpus
+from wenet_stand_in import write_wenet
+
+from wenet_osum.checkpoint.weights import save_checkpoint
+from wenet_osum.errors import OsumError
+from wenet_osum.models.ctc import CTC
+from wenet_osum.models.osum import Osum
+from wenet_osum.wenet import __main__ as program
+from wenet_osum.wenet import mends, register
+from wenet_osum.wenet.encoders import borrow_encoder
+from wenet_osum.wenet.find import import_wenet, wenet_folder
+from wenet_osum.wenet.planned import PlannedBatches
+
+
+@pytest.fixture(autouse=True)
+def no_other_wenet(monkeypatch: pytest.MonkeyPatch):
+    """Each test has the package it writes, and leaves none behind."""
+    monkeypatch.delenv("WENET_DIR", raising=False)
+    monkeypatch.setattr(register, "_installed", [])
+    before = {name: m for name, m in sys.modules.items() if name.partition(".")[0] == "wenet"}
+    for name in before:
+        del sys.modules[name]
+    yield
+    for name in [n for n in sys.modules if n.partition(".")[0] == "wenet"]:
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+@pytest.fixture
+def wenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(write_wenet(tmp_path / "checkout")))
+    return tmp_path
+
+
+@pytest.fixture
+def plugin(wenet: Path) -> register.Plugin:
+    register.register()
+    return register._installed[0]
+
+
+@pytest.fixture
+def configs(tmp_path: Path) -> dict[str, Any]:
+    """What WeNet has read of a YAML of ours."""
+    path = run_config(
+        tmp_path, stage2_config(model_conf={**stage2_config()["model_conf"], "ctc_weight": 0.3})
+    )
+    configs: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return configs
+
+
+# --- finding it
+
+
+def test_bad_input_no_wenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(OsumError, match=r"^wenet: no WeNet to import; set WENET_DIR or PYTHONPATH"):
+        wenet_folder()
+    monkeypatch.setenv("WENET_DIR", str(tmp_path))
+    with pytest.raises(OsumError, match=f"^WENET_DIR {tmp_path}: no WeNet to import"):
+        wenet_folder()
+
+
+def test_wenet_dir_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("WENET_DIR", str(write_wenet(tmp_path)))
+    assert wenet_folder() == tmp_path / "wenet"
+
+
+@pytest.mark.parametrize("files", [{"wenet.py": ""}, {"wenet/__init__.py": "version = 1"}])
+def test_bad_input_another_package_called_wenet(
+    files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(OsumError, match=f"^{tmp_path}.*the package 'wenet' here is not the speech toolkit"):
+        wenet_folder()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"utils/init_dataset.py": None}, "has no utils/init_dataset.py: it is too old; take one of"),
+        ({"utils/checkpoint.py": None}, "half of WeNet is missing: no wenet.utils.checkpoint; check it out"),
+        ({"cli/model.py": "import no_such_package"}, "needs the package no_such_package; pip install"),
+        ({"cli/model.py": "from math import sine"}, "does not import here .cannot import name 'sine'"),
+        (
+            {"utils/init_model.py": "init_model = 1", "utils/init_tokenizer.py": "init_tokenizer = 1"},
+            "has no table WENET_ENCODER_CLASSES: it is too old or too new",
+        ),
+    ],
+)
+def test_bad_input_half_of_wenet(
+    changes: dict[str, str | None], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.syspath_prepend(str(write_wenet(tmp_path, **changes)))
+    with pytest.raises(OsumError, match=message):
+        import_wenet()
+
+
+def test_bad_input_program_that_is_not_there(plugin: register.Plugin, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(
+        OsumError, match=r"wenet.bin.trian: this WeNet has no such program; .*wenet.bin.train"
+    ):
+        program.main(["wenet.bin.trian"])
+    with pytest.raises(OsumError, match=r"tools/none.py: no such script"):
+        program.main(["tools/none.py"])
+
+
+# --- registering
+
+
+def test_registering_adds_and_takes_nothing_away(plugin: register.Plugin):
+    from wenet.cli import model as cli
+    from wenet.utils import init_model, init_tokenizer
+
+    assert init_model.WENET_MODEL_CLASSES["osum"] is Osum
+    assert {"llm", "whisper", "transformer"} <= set(init_model.WENET_DECODER_CLASSES)
+    assert {"whisper_osum", "conformer"} <= set(init_model.WENET_ENCODER_CLASSES)
+    assert init_model.WENET_CTC_CLASSES["ctc"] is init_model.StockCTC
+    assert set(init_model.WENET_CTC_CLASSES) == {"ctc", "none"}
+    # A name that WeNet had imported before is replaced as well.
+    assert cli.init_model is init_model.init_model and cli.init_tokenizer is init_tokenizer.init_tokenizer
+    stock = {"model": "asr_model", "tokenizer": "char"}
+    assert init_tokenizer.init_tokenizer(stock) == ("stock tokenizer", "char")
+    built, _ = init_model.init_model(argparse.Namespace(checkpoint="a.pt"), stock)
+    assert built == {"ctc": init_model.StockCTC} and stock["init_infos"] == {"stock": "a.pt"}
+
+
+def test_registering_twice_is_registering_once(plugin: register.Plugin):
+    from wenet.utils import init_model
+
+    before = init_model.init_model
+    register.register("ser")
+    assert init_model.init_model is before and plugin.task == "ser"
+
+
+def test_a_model_of_ours_is_built_by_wenet(plugin: register.Plugin, configs: dict[str, Any], tmp_path: Path):
+    from wenet.utils.init_model import WENET_CTC_CLASSES, StockCTC, init_model
+    from wenet.utils.init_tokenizer import init_tokenizer
+
+    tokenizer = init_tokenizer(configs)
+    model, _ = init_model(argparse.Namespace(train_engine="torch_ddp"), configs)
+    assert isinstance(model, Osum) and isinstance(model.ctc, CTC)
+    assert WENET_CTC_CLASSES["ctc"] is StockCTC  # WeNet's own models keep theirs
+    assert configs["output_dim"] == tokenizer.vocab_size()
+    assert configs["tokenizer_conf"]["special_tokens"]["eos"] == tokenizer.eos_id
+    assert configs["dataset_conf"]["feats_type"] == "log_mel_spectrogram"  # WeNet's default is fbank
+    from wenet.utils import fsdp_utils
+
+    layers = (fsdp_utils.WENET_ENCODER_LAYERS_CLASSES, fsdp_utils.WENET_DECODER_LAYERS_CLASSES)
+    for cls in (c for table in layers for c in table.values()):
+        assert any(type(m) is cls for m in model.modules())
+    prompt = model.prompts.batch(["asr"], ["en"], draw=False)[0].tolist()
+    assert prompt == tokenizer.encode("<TRANSCRIBE>")
+
+
+def test_checkpoints_are_checked_for_our_models(
+    plugin: register.Plugin, configs: dict[str, Any], tmp_path: Path
+):
+    from wenet.utils.init_model import init_model
+
+    model, _ = init_model(argparse.Namespace(), configs)
+    save_checkpoint(model, tmp_path / "epoch_3.pt", {"epoch": 3, "step": 12, "tag": "epoch_3"})
+    _, again = init_model(argparse.Namespace(checkpoint=str(tmp_path / "epoch_3.pt")), configs)
+    assert (again["init_infos"]["epoch"], again["init_infos"]["step"]) == (3, 12)
+    torch.save({"encoder.embed.conv.0.weight": torch.zeros(1)}, tmp_path / "whisper.pt")
+    with pytest.raises(OsumError, match=r"whisper.pt"):
+        init_model(argparse.Namespace(checkpoint=str(tmp_path / "whisper.pt")), configs)
+
+
+def test_bad_input_modes_frozen_words_and_trainer_keys(plugin: register.Plugin, configs: dict[str, Any]):
+    from wenet.utils.init_model import init_model
+
+    with pytest.raises(OsumError, match=r"--modes: this model does not have 'attention_rescoring'; choose"):
+        init_model(argparse.Namespace(modes=["llm_greedy", "attention_rescoring"]), configs)
+    with pytest.raises(OsumError, match="--freeze_modules encodre: no weight"):
+        init_model(argparse.Namespace(freeze_modules=["encodre"]), configs)
+    model, _ = init_model(argparse.Namespace(freeze_modules=["encoder."]), configs)
+    assert not any(p.requires_grad for p in model.encoder.parameters())
+    training = argparse.Namespace(train_engine="torch_ddp")
+    with pytest.raises(OsumError, match="optim_conf.lr_scale: WeNet's trainer does not have it"):
+        init_model(training, {**configs, "optim_conf": {"lr": 1e-3, "lr_scale": {"encoder": 0.1}}})
+    with pytest.raises(OsumError, match="scheduler: WeNet's trainer has no 'linear'"):
+        init_model(training, {**configs, "scheduler": "linear"})
+
+
+def test_a_frozen_pretrained_llm_is_not_saved(
+    plugin: register.Plugin, configs: dict[str, Any], llm_folder: Path
+):
+    from wenet.utils.init_model import init_model
+
+    configs["decoder_conf"] = {"llm": str(llm_folder), "lora": {}}
+    configs["tokenizer_conf"]["special_tokens"] = {"eos": 2, "sos": 2}
+    units = Path(configs["tokenizer_conf"]["symbol_table_path"])
+    units.write_text("".join(f"{c} {i}\n" for i, c in enumerate(["<blank>", "<unk>", "<sos/eos>", *"abc"])))
+    model, _ = init_model(argparse.Namespace(), configs)
+    saved = [n for n in model.state_dict() if n.startswith("decoder.")]
+    assert saved and all("lora_" in n for n in saved)
+
+
+# --- data
+
+
+def loaded(
+    plugin: register.Plugin, configs: dict[str, Any], samples: list[dict[str, Any]], split: str
+) -> Any:
+    """The batch that WeNet's pipeline makes of samples, each given features."""
+    from wenet.dataset.dataset import Dataset
+    from wenet.utils.init_dataset import init_dataset
+    from wenet.utils.init_tokenizer import init_tokenizer
+
+    tokenizer = init_tokenizer(configs)
+    conf = configs["dataset_conf"]
+    conf["filter_conf"] = {"token_min_length": 1, "token_max_length": 200}
+    if split == "decode":
+        conf["filter_conf"]["token_min_length"] = 0
+        pipe = Dataset("raw", "data.list", tokenizer, conf, False)
+    else:
+        pipe = init_dataset("asr", "raw", "data.list", tokenizer, conf, split == "train", split=split)
+    return pipe([{**s, "feat": torch.zeros(10 + i, 80)} for i, s in enumerate(samples)]), tokenizer
+
+
+def test_tasks_and_languages_of_a_list_reach_the_batch(plugin: register.Plugin, configs: dict[str, Any]):
+    samples = [
+        {"key": "a", "txt": "no<happy>", "task": "<TRANSCRIBE><EMOTION>", "lang": "zh", "speaker": "s"},
+        {"key": "b", "txt": "今天天气好"},
+        {"key": "c", "txt": "no", "emotion": "sad"},
+    ]
+    configs["dataset_conf"].update(task_weights={"ser": 1, "asr": 1}, label_weight=5)
+    batch, tokenizer = loaded(plugin, configs, samples, "dev")
+    rows = {k: i for i, k in enumerate(batch["keys"])}
+    assert list(rows) == ["c", "b", "a"]  # longest first, as WeNet has them
+    assert batch["tasks"][rows["a"]] == "ser" and batch["langs"][rows["a"]] == "zh"
+    assert (batch["tasks"][rows["b"]], batch["langs"][rows["b"]]) == ("asr", "zh")
+    assert batch["tasks"][rows["c"]] in ("asr", "ser") and batch["langs"][rows["c"]] == "en"
+    heard = [i for i in batch["ctc_target"][rows["a"]].tolist() if i >= 0]
+    assert tokenizer.decode(heard) == "no"  # CTC hears words only
+    assert batch["target_weights"][rows["a"]].tolist()[:4] == [1, 1, 5, 1]
+
+
+def test_a_shards_json_brings_its_labels(plugin: register.Plugin, configs: dict[str, Any]):
+    member = json.dumps({"emotion": "anger", "lang": "en"}).encode()
+    samples = [{"key": "a", "txt": "no", "json": member}, {"key": "b", "txt": "no", "emotion": b"sad"}]
+    configs["dataset_conf"]["task_weights"] = {"ser_only": 1}
+    batch, _ = loaded(plugin, configs, samples, "train")
+    assert batch["tasks"] == ["ser_only", "ser_only"]
+    with pytest.raises(OsumError, match=r"^a.json: malformed JSON"):
+        loaded(plugin, configs, [{"key": "a", "txt": "no", "json": b"{"}], "train")
+
+
+def test_what_has_no_answer_is_set_aside_in_training_only(plugin: register.Plugin, configs: dict[str, Any]):
+    samples = [{"key": "a", "txt": "no<happy>", "task": "<TRANSCRIBE>"}, {"key": "b", "txt": "no"}]
+    batch, _ = loaded(plugin, configs, samples, "train")
+    assert batch["keys"] == ["b"]
+    batch, _ = loaded(plugin, configs, samples, "decode")
+    assert sorted(batch["keys"]) == ["a", "b"]
+
+
+def test_decoding_asks_the_task_it_was_told(plugin: register.Plugin, configs: dict[str, Any]):
+    register.register("ser")
+    batch, _ = loaded(plugin, configs, [{"key": "a", "txt": "no"}, {"key": "b"}], "decode")
+    assert batch["tasks"] == ["ser", "ser"]
+    with pytest.raises(OsumError, match="unknown task"):
+        register.register("sre")
+        loaded(plugin, configs, [{"key": "a", "txt": "no"}], "decode")
+
+
+def test_stock_models_keep_the_stock_steps(plugin: register.Plugin):
+    from wenet.dataset import processor
+    from wenet.utils.init_dataset import init_dataset
+
+    with pytest.raises(AssertionError, match="the stock step"):
+        init_dataset("asr", "raw", "l", "theirs", {"filter_conf": {}})([{"key": "a"}])
+    assert processor.detect_task({})["task"] == "transcribe"
+
+
+def test_speaker_names_do_not_stop_a_stock_model(plugin: register.Plugin, capsys: Any):
+    from wenet.dataset import processor
+    from wenet.dataset.dataset import Dataset
+
+    class Letters:
+        def tokenize(self, text: str) -> tuple[list[str], list[int]]:
+            return list(text), [1] * len(text)
+
+    processor.tokenize = lambda sample, tokenizer: {**sample, "label": tokenizer.tokenize(sample["txt"])[1]}
+    seen: list[dict[str, Any]] = []
+    stock = processor.padding
+    processor.padding = lambda data: (seen.extend(data), stock(data))[1]
+    samples = [{"key": "a", "txt": "no", "speaker": "ann", "feat": torch.zeros(9, 80)}]
+    Dataset("raw", "l", Letters(), {"filter_conf": {}})(samples)
+    assert "speaker" not in seen[0] and "speaker names in the list" in capsys.readouterr().err
+    numbered = [{**samples[0], "speaker": 3}]
+    Dataset("raw", "l", Letters(), {"filter_conf": {}, "speaker_conf": {}})(numbered)
+    assert seen[1]["speaker"] == 3
+
+
+def test_our_engine_goes_through_wenets_loader(
+    plugin: register.Plugin, configs: dict[str, Any], tmp_path: Path
+):
+    from torch.utils.data import DataLoader
+    from wenet.utils.init_dataset import init_dataset
+    from wenet.utils.init_tokenizer import init_tokenizer
+
+    tokenizer = init_tokenizer(configs)
+    data = str(write_corpus(tmp_path / "data"))
+    batches = init_dataset("osum", "raw", [data], tokenizer, configs["dataset_conf"], True)
+    assert isinstance(batches, PlannedBatches)
+    epochs = [[b["keys"] for b in DataLoader(batches, batch_size=None)] for _ in range(2)]
+    for epoch in epochs:
+        assert sorted(k for keys in epoch for k in keys) == [f"u{i:02}" for i in range(6)]
+    assert epochs[0] != epochs[1]  # each epoch is shuffled anew
+    planned = PlannedBatches(batches.dataset, True)
+    loader = DataLoader(planned, batch_size=None, num_workers=2, persistent_workers=True)
+    assert [[b["keys"] for b in loader] for _ in range(2)] == epochs  # the plan's order, whatever the workers
+    with pytest.raises(OsumError, match="dataset: osum is the data engine of our models only"):
+        init_dataset("osum", "raw", [data], "another tokenizer", {}, True)
+
+
+# --- encoders for our programs, mends
+
+
+def test_bad_input_encoders_to_borrow(wenet: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(OsumError, match=r"encoder: unknown name 'conformist'; choose one of .*conformer"):
+        borrow_encoder("conformist")
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if "checkout" not in p])
+    for name in [n for n in sys.modules if n.partition(".")[0] == "wenet"]:
+        del sys.modules[name]
+    with pytest.raises(OsumError, match=r"encoder: unknown name 'conformer', and there are no encoders of"):
+        borrow_encoder("conformer")
+
+
+def test_conv_names_are_mended_only_where_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    import torch.nn.modules.conv as conv
+
+    line = "from torch.nn.modules.conv import _ConvNd, Optional, Union\n"
+    folder = write_wenet(tmp_path, **{"models/squeezeformer/conv2d.py": line}) / "wenet"
+    for name in ("Union", "Optional"):
+        monkeypatch.delattr(conv, name, raising=False)
+    mends.mend_conv_names(folder)
+    assert conv.Union is typing.Union and capsys.readouterr().err.count("mended") == 1
+    mends.mend_conv_names(folder)
+    assert not capsys.readouterr().err
+
+
+def test_final_pt_is_linked_to_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "epoch_2.pt").write_bytes(b"weights")
+    (tmp_path / "final.pt").symlink_to("2.pt")
+    mends.mend_final_link(str(tmp_path))
+    assert (tmp_path / "final.pt").read_bytes() == b"weights" and "mended" in capsys.readouterr().err
+    mends.mend_final_link(str(tmp_path))
+    mends.mend_final_link(None)
+    assert not capsys.readouterr().err
+
+
+def test_worker_errors_of_a_script_are_told(tmp_path: Path):
+    script = tmp_path / "make.py"
+    script.write_text(
+        "import multiprocessing\n"
+        "def work(n):\n    return 1 // n\n"
+        "pool = multiprocessing.Pool(1)\n"
+        "for n in (1, 0):\n    pool.apply_async(work, (n,))\n"
+        "pool.close()\npool.join()\n"
+    )
+    with pytest.raises(OsumError, match=r"1 of 2 worker jobs failed, the first: ZeroDivisionError"):
+        program.main([str(script)])
+
+
+def test_flags_are_found_in_either_form():
+    assert program.flag(["--model_dir", "a", "--x"], "--model_dir") == "a"
+    assert program.flag(["--model_dir=a", "--model_dir=b"], "--model_dir") == "b"
+    assert program.flag(["--model_dir_x", "a"], "--model_dir") is None
+
+
+def test_config_of_ours_is_checked_inside_wenet(plugin: register.Plugin, configs: dict[str, Any]):
+    from wenet.utils.init_tokenizer import init_tokenizer
+
+    with pytest.raises(OsumError, match=r"dataset_conf.promt_conf: unknown key"):
+        init_tokenizer({**configs, "dataset_conf": {"promt_conf": {}}})

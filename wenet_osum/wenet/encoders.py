@@ -1,0 +1,26 @@
+"""WeNet's encoders in our own programs: ``encoder: conformer`` before our adapter and LLM."""
+
+from __future__ import annotations
+
+from wenet_osum.errors import OsumError
+from wenet_osum.registry import ENCODERS
+from wenet_osum.wenet.find import import_wenet
+
+
+def borrow_encoder(name: str) -> None:
+    """Add WeNet's encoder ``name`` to our table.
+
+    Raises:
+        OsumError: there is no WeNet, or it has no encoder of that name.
+    """
+    known = ", ".join(sorted(ENCODERS))
+    try:
+        table = import_wenet().WENET_ENCODER_CLASSES
+    except OsumError as e:
+        what = f"unknown name {name!r}, and there are no encoders of WeNet's ({e.what})"
+        raise OsumError("encoder", what, f"choose one of {known}, or {e.mend}") from None
+    if name not in table:
+        raise OsumError(
+            "encoder", f"unknown name {name!r}", f"choose one of {known}, {', '.join(sorted(table))}"
+        )
+    ENCODERS[name] = table[name]
