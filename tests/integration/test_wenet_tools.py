@@ -6,6 +6,8 @@ import ast
 import copy
 import importlib.util
 import json
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,6 @@ import soundfile as sf
 import torch
 import yaml
 from helpers import build, stage2_config, write_units, write_wav
-from wenet_checkout import WENET, needs_wenet, run_wenet
 
 from wenet_osum.bin import average_model, make_raw_list, make_shard_list
 from wenet_osum.checkpoint.weights import save_checkpoint
@@ -28,11 +29,13 @@ from wenet_osum.dataset.shard_reader import read_shard, read_tar_list
 from wenet_osum.tasks import load_tasks
 from wenet_osum.text import CharTokenizer
 
-pytestmark = [pytest.mark.integration, needs_wenet]
-needs_wrapper = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("torchaudio", "wenet_osum.wenet")),
-    reason="torchaudio is not installed (pip install 'wenet_osum[wenet]')",
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("wenet_dir")]
+needs_torchaudio = pytest.mark.skipif(
+    importlib.util.find_spec("torchaudio") is None, reason="torchaudio is not installed, which WeNet needs"
 )
+MENDED = ("-m", "wenet_osum.wenet")
 TEXTS = {"b1": "你好 world", "a.2": "IT'S OK", "c3": "", "d4": "三 四", "e5": "five"}
 
 
@@ -59,8 +62,8 @@ def files_of(segments: bool) -> list[str]:
 
 
 @pytest.mark.parametrize("segments", [False, True])
-def test_wenet_raw_lists_are_the_same(corpus: Path, segments: bool) -> None:
-    run_wenet("tools/make_raw_list.py", *files_of(segments), "theirs.list", cwd=corpus)
+def test_wenet_raw_lists_are_the_same(corpus: Path, wenet_dir: Path, python: Run, segments: bool) -> None:
+    python(wenet_dir / "tools/make_raw_list.py", *files_of(segments), "theirs.list")
     make_raw_list.main([*files_of(segments), "ours.list"])
     theirs = [sample for _, sample in read_raw_list("theirs.list")]
     assert theirs == [sample for _, sample in read_raw_list("ours.list")]
@@ -69,10 +72,10 @@ def test_wenet_raw_lists_are_the_same(corpus: Path, segments: bool) -> None:
     assert lines[0] == lines[1]
 
 
-def flags_of(script: str) -> tuple[dict[str, Any], list[str]]:
+def flags_of(script: Path) -> tuple[dict[str, Any], list[str]]:
     """Flags with their defaults, and positional arguments, as a script's source gives them to argparse."""
     flags, positional = {}, []
-    for node in ast.walk(ast.parse((WENET / script).read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument":
             (name,) = (ast.literal_eval(arg) for arg in node.args)
             default = {k.arg: k.value for k in node.keywords}.get("default")
@@ -84,8 +87,8 @@ def flags_of(script: str) -> tuple[dict[str, Any], list[str]]:
 
 
 @pytest.mark.parametrize("tool", [make_raw_list, make_shard_list])
-def test_wenet_flags_defaults_and_arguments_are_taken(tool: Any) -> None:
-    flags, positional = flags_of(f"tools/{tool.__name__.rpartition('.')[2]}.py")
+def test_wenet_flags_defaults_and_arguments_are_taken(wenet_dir: Path, tool: Any) -> None:
+    flags, positional = flags_of(wenet_dir / f"tools/{tool.__name__.rpartition('.')[2]}.py")
     assert "segments" in flags and "wav_file" in positional
     ours = vars(tool.get_args(positional))
     assert {name: ours[name] for name in flags} == flags
@@ -95,12 +98,14 @@ def test_wenet_flags_defaults_and_arguments_are_taken(tool: Any) -> None:
     assert {name: str(ours[name]) for name in flags} == given
 
 
-@needs_wrapper
+@needs_torchaudio
 @pytest.mark.parametrize("segments", [False, True])
 @pytest.mark.parametrize("flags", [[], ["--num_utts_per_shard", "2", "--prefix", "x", "--num_threads", "2"]])
-def test_wenet_shards_are_read_and_named_as_ours(corpus: Path, segments: bool, flags: list[str]) -> None:
+def test_wenet_shards_are_read_and_named_as_ours(
+    corpus: Path, wenet_dir: Path, python: Run, segments: bool, flags: list[str]
+) -> None:
     args = [*flags, *files_of(segments)]
-    run_wenet("tools/make_shard_list.py", *args, "theirs", "theirs.list", cwd=corpus, mended=True)
+    python(*MENDED, wenet_dir / "tools/make_shard_list.py", *args, "theirs", "theirs.list")
     make_shard_list.main([*args, "ours", "ours.list"])
     theirs, ours = ([tar for _, tar in read_tar_list(f"{name}.list")] for name in ("theirs", "ours"))
     assert [tar.replace("theirs/", "ours/") for tar in theirs] == ours
@@ -115,8 +120,10 @@ def test_wenet_shards_are_read_and_named_as_ours(corpus: Path, segments: bool, f
         assert sample == own
 
 
-@needs_wrapper
-def test_wenet_reads_our_shards(corpus: Path) -> None:
+@needs_torchaudio
+def test_wenet_reads_our_shards(corpus: Path, python: Run) -> None:
+    for name in ("segments", "rec.scp"):
+        (corpus / name).unlink()
     (corpus / "utt2emotion").write_text("b1 happy\n")
     for shard_type in ("shard", "shard_full_data"):
         make_shard_list.main(
@@ -130,7 +137,7 @@ def test_wenet_reads_our_shards(corpus: Path) -> None:
         "        print(json.dumps([s['key'], s['txt'], len(s['wav']), s.get('emotion', b'').decode()]))\n"
     )
     for shard_type in ("shard", "shard_full_data"):
-        out = run_wenet(str(corpus / "read.py"), f"{shard_type}.list", cwd=corpus, mended=True)
+        out = python(*MENDED, corpus / "read.py", f"{shard_type}.list").stdout
         rows = [json.loads(line) for line in out.splitlines() if line.startswith("[")]
         assert {key: txt for key, txt, *_ in rows} == TEXTS
         assert [size for *_, size, _ in rows] == [
@@ -146,7 +153,9 @@ LOSSES = {"epoch_0": 3.0, "epoch_1": 1.5, "epoch_2": 2.0, "step_19": 1.0}
 
 @pytest.mark.parametrize("writer", ["ours", "wenet's"])
 @pytest.mark.parametrize("flags", [["--val_best", "--num", "3"], ["--num", "4"]])
-def test_wenet_averages_as_we_do(tmp_path: Path, writer: str, flags: list[str]) -> None:
+def test_wenet_averages_as_we_do(
+    tmp_path: Path, wenet_dir: Path, python: Run, writer: str, flags: list[str]
+) -> None:
     for step, (tag, loss) in enumerate(LOSSES.items(), 5):
         model = build(stage2_config(), seed=step)
         facts = {"epoch": step - 5, "step": step, "tag": tag, "loss_dict": {"loss": loss, "acc": 0.5}}
@@ -159,7 +168,7 @@ def test_wenet_averages_as_we_do(tmp_path: Path, writer: str, flags: list[str]) 
     (tmp_path / "train.yaml").write_text("model: osum\n")
     args = ["--src_path", str(tmp_path), *flags, "--dst_model"]
     average_model.main([*args, str(tmp_path / "our_mean.bin")])
-    run_wenet("wenet/bin/average_model.py", *args, tmp_path / "their_mean.bin", cwd=tmp_path)
+    python(wenet_dir / "wenet/bin/average_model.py", *args, tmp_path / "their_mean.bin")
     ours, theirs = (torch.load(tmp_path / f"{whose}_mean.bin") for whose in ("our", "their"))
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
@@ -168,9 +177,9 @@ def test_wenet_averages_as_we_do(tmp_path: Path, writer: str, flags: list[str]) 
 
 @pytest.mark.parametrize(("name", "data_type"), [("data.list", "raw"), ("data.shards.list", "shard")])
 def test_wenet_shipped_test_data(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, data_type: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wenet_dir: Path, name: str, data_type: str
 ) -> None:
-    monkeypatch.chdir(WENET)  # its lists name files from there
+    monkeypatch.chdir(wenet_dir)  # its lists name files from there
     shipped = Path("test/resources/dataset")
     texts = dict(line.split(" ", 1) for line in (shipped / "text").read_text("utf-8").splitlines())
     tokenizer = CharTokenizer(write_units(tmp_path / "units.txt"))
