@@ -244,6 +244,10 @@ def test_answers_are_read_by_kaldis_and_espnets_rules(tmp_path: Path) -> None:
     text = (tmp_path / "llm_greedy/text").read_text(encoding="utf-8")
     assert text == "b hello world\na 你好 吗\nc \nd a b\n"  # the order of the list
     assert read_as_kaldi(text) == {"b": ["hello", "world"], "a": ["你好", "吗"], "c": [], "d": ["a", "b"]}
+    by_key = subprocess.run(
+        ["sort", "-k1,1"], input=text, env={**os.environ, "LC_ALL": "C"}, capture_output=True, text=True
+    ).stdout
+    assert list(read_as_kaldi(by_key)) == ["a", "b", "c", "d"]  # for readers that want ark,s,cs
     assert read_as_espnet(text, "b s\na s\nc s\nd s\n") == [
         ("b", "hello world"),
         ("a", "你好 吗"),
@@ -290,6 +294,14 @@ def test_commands_of_the_page(tmp_path: Path) -> None:
     assert list(read_as_kaldi(there)) == list(TEXTS)
     answers = (tmp_path / "decode/llm_greedy/text").read_text(encoding="utf-8")
     assert read_as_kaldi(there) == read_as_kaldi(answers)
+
+    # In upper case, as the page says it for such references.
+    fold = re.findall(r"put `(.*?)` in the place of `\$0`", page)[0]
+    folded = commands[2].replace("= $0;", f"= {fold};")
+    assert folded != commands[2]
+    subprocess.run(["bash", "-euc", folded], cwd=tmp_path, env=env, check=True)
+    upper = (egs / "exp/osum/llm_greedy/test/text").read_text(encoding="utf-8")
+    assert read_as_kaldi(upper) == {k: [w.upper() for w in v] for k, v in read_as_kaldi(there).items()}
 
     # An utterance that was set aside has an empty line there, whatever the order of the answers.
     lines = answers.splitlines(keepends=True)

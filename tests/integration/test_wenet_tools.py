@@ -105,8 +105,8 @@ def test_wenet_shards_are_read_and_named_as_ours(
     corpus: Path, wenet_dir: Path, python: Run, segments: bool, flags: list[str]
 ) -> None:
     args = [*flags, *files_of(segments)]
-    python(*MENDED, wenet_dir / "tools/make_shard_list.py", *args, "theirs", "theirs.list")
-    make_shard_list.main([*args, "ours", "ours.list"])
+    python(*MENDED, wenet_dir / "tools/make_shard_list.py", *args, "./theirs/", "theirs.list")
+    make_shard_list.main([*args, "./ours/", "ours.list"])
     theirs, ours = ([tar for _, tar in read_tar_list(f"{name}.list")] for name in ("theirs", "ours"))
     assert [tar.replace("theirs/", "ours/") for tar in theirs] == ours
     assert len(ours) == (3 if flags else 1)
