@@ -119,9 +119,11 @@ def main(argv: list[str] | None = None) -> int:
     model = build_model(configs)
     model.check_modes(args.modes)
     streams = "decoding_chunk_size" in inspect.signature(model.encoder.forward).parameters
-    chunks = (("--decoding_chunk_size", args.decoding_chunk_size),)
-    chunks += (("--num_decoding_left_chunks", args.num_decoding_left_chunks),)
-    if line := idle_flags(args, *(flag for flag, size in chunks if size != -1 and not streams)):
+    chunks = {
+        "--decoding_chunk_size": args.decoding_chunk_size,
+        "--num_decoding_left_chunks": args.num_decoding_left_chunks,
+    }
+    if line := idle_flags(args, *(flag for flag, size in chunks.items() if size != -1 and not streams)):
         logging.info(line)
     model.to(engine.device)
     load_checkpoint(model, args.checkpoint)
