@@ -135,6 +135,43 @@ def test_index_leaves_out_answers_that_are_too_long(tmp_path: Path, tokenizer: C
     assert {s["cause"] for s in index.skipped} == {"answer_too_long"}
 
 
+def test_index_keeps_the_tasks_whose_answers_fit(tmp_path: Path, tokenizer: CharTokenizer):
+    """By WeNet's ratio of tokens to frames: what is asked of an utterance is what it has the length for."""
+    path = write_corpus(tmp_path / "data", count=2)  # 0.3 s "good morning", 0.39 s "open the door", emotions
+    limits = {**DATASET_DEFAULTS["filter_conf"], "max_output_input_ratio": 12 / 30}
+    index = index_of(path, tokenizer, conf=conf(filter_conf=limits), asked=["asr", "ser"])
+    assert index.tasks == [("asr",), ("asr", "ser")]
+    limits["max_output_input_ratio"] = 12 / 39
+    index = index_of(path, tokenizer, conf=conf(filter_conf=limits), asked=["asr"])
+    assert [(s["key"], s["cause"]) for s in index.skipped] == [
+        ("u00", "answer_dense"),
+        ("u01", "answer_dense"),
+    ]
+
+
+def test_a_channel_is_chosen_as_in_wenet(tmp_path: Path, tokenizer: CharTokenizer):
+    left, right = (np.random.default_rng(i).uniform(-0.1, 0.1, 8000) for i in (0, 1))
+    soundfile.write(tmp_path / "a.wav", np.stack([left, right], 1), RATE, subtype="FLOAT")
+    path = write_list(tmp_path / "a.list", [{"key": "a", "wav": str(tmp_path / "a.wav"), "txt": "no"}])
+    for channel, wave in ((0, left), (1, right), (None, (left + right) / 2)):
+        dataset = dataset_of(path, tokenizer, singal_channel_conf={"channel": channel})
+        expected = log_mel_spectrogram(wave.astype(np.float32))
+        torch.testing.assert_close(dataset.example(Item(0, "asr", 0))["feats"], expected, atol=1e-4, rtol=0)
+
+
+def test_augmentation_by_wenets_names_is_for_training_only(tmp_path: Path, tokenizer: CharTokenizer):
+    path = write_corpus(tmp_path / "data")
+    plain = dataset_of(path, tokenizer, train=True).example(Item(5, "asr", 0))["feats"]
+    for name in ("spec_aug", "spec_sub", "spec_trim"):
+
+        def feats(epoch: int, train: bool = True, name: str = name) -> torch.Tensor:
+            return dataset_of(path, tokenizer, train, **{name: True}).example(Item(5, "asr", epoch))["feats"]
+
+        drawn = [feats(epoch) for epoch in range(6)]
+        assert any(d.shape != plain.shape or not torch.equal(d, plain) for d in drawn)
+        assert torch.equal(drawn[0], feats(0)) and torch.equal(feats(0, train=False), plain)
+
+
 def test_index_for_decoding_needs_no_labels(tmp_path: Path, tokenizer: CharTokenizer):
     wav = write_wav(tmp_path / "a.wav", 0.5)
     path = write_list(tmp_path / "a.list", [{"key": "a", "wav": str(wav), "txt": ""}])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from wenet_osum.dataset.augment import spec_aug, speed_perturb
+from wenet_osum.dataset.augment import spec_aug, spec_sub, spec_trim, speed_perturb
 from wenet_osum.dataset.features import log_mel_spectrogram
 
 
@@ -80,3 +80,37 @@ def test_spec_aug_hides_no_more_than_asked(frames: int):
         assert 0 < int((out == 0).all(0).sum()) <= 10
         torch.testing.assert_close(out, spec_aug(feats, np.random.default_rng(seed), 0, 1, 50, 10))
     assert bool((feats == 1).all())  # the input is left alone
+
+
+@pytest.mark.parametrize("frames", [3, 40, 300])
+def test_spec_sub_puts_earlier_frames_in_the_place_of_later_ones(frames: int):
+    feats = torch.arange(frames)[:, None].repeat(1, 4).float()
+    moved = 0
+    for seed in range(20):
+        out = spec_sub(feats, np.random.default_rng(seed), max_t=5, num_t_sub=2)
+        assert out.shape == feats.shape and bool((out <= feats).all()) and bool((out >= 0).all())
+        changed = (out != feats).any(1)
+        assert int(changed.sum()) <= 10
+        moved += int(changed.any())
+        torch.testing.assert_close(out, spec_sub(feats, np.random.default_rng(seed), 5, 2))
+    assert moved > 5 and feats[-1, 0] == frames - 1  # the input is left alone
+
+
+def test_spec_trim_cuts_the_end_of_what_is_long_enough():
+    feats = torch.arange(30)[:, None].float()
+    left = {len(spec_trim(feats, np.random.default_rng(seed), max_t=20)) for seed in range(200)}
+    assert left == {*range(16, 30), 30}  # 15 frames and more are half of it: then all stay
+    assert torch.equal(
+        spec_trim(feats, np.random.default_rng(0), 3),
+        feats[: len(spec_trim(feats, np.random.default_rng(0), 3))],
+    )
+
+
+def test_padding_and_trimming_come_before_the_features():
+    wave = np.random.default_rng(0).standard_normal(16000).astype(np.float32) / 10
+    longer = np.concatenate([wave, np.zeros(16000, np.float32)])
+    torch.testing.assert_close(log_mel_spectrogram(wave, padding=16000), log_mel_spectrogram(longer))
+    two = log_mel_spectrogram(wave, pad_or_trim=True, max_duration=2)
+    torch.testing.assert_close(two, log_mel_spectrogram(longer))
+    one = log_mel_spectrogram(longer, padding=99, pad_or_trim=True, max_duration=1)
+    torch.testing.assert_close(one, log_mel_spectrogram(wave))

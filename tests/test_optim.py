@@ -83,6 +83,40 @@ def test_groups_scale_rates_and_spare_vectors_from_decay():
     assert not frozen & {id(p) for g in left.param_groups for p in g["params"]}
 
 
+def test_rates_by_module_as_wenet_has_them():
+    model = build(stage2_config())
+    conf = {**DEFAULTS["optim_conf"], "lr": [0.1, 0.2, 0.3], "modules": ["encoder", "decoder.causal_lm"]}
+    optimizer = build_optimizer(model, "adam", conf)
+    rates = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    assert len(rates) == len(list(model.parameters()))
+    for name, p in model.named_parameters():
+        part = 0.1 if name.startswith("encoder.") else 0.2 if name.startswith("decoder.causal_lm.") else 0.3
+        assert rates[id(p)] == part, name
+    warmup = {**CONF, "warmup_steps": [2, 4, 8]}
+    scheduler = build_scheduler(optimizer, "warmuplr", warmup, 0, total=100)
+    for step in range(1, 20):
+        for group in optimizer.param_groups:
+            steps = {"encoder": 2, "decoder.causal_lm": 4, "rest": 8}[group["name"]]
+            wenet = steps**0.5 * min(step**-0.5, step * steps**-1.5)
+            assert group["lr"] == pytest.approx(group["initial_lr"] * wenet)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_warmup_and_hold_as_shares_of_the_steps():
+    shares = {**CONF, "warmup_steps": 1, "hold_steps": 0, "warmup_ratio": 0.1, "hold_ratio": 0.2}
+    by_share = build_scheduler(optimizer_of(lr=0.1), "NoamHoldAnnealing", shares, 60, total=5)
+    by_steps = build_scheduler(optimizer_of(lr=0.1), "NoamHoldAnnealing", CONF, 60, total=5)
+    assert by_share.get_last_lr() == by_steps.get_last_lr() != [0.1]
+
+
+def test_bad_input_module_that_the_model_has_not():
+    with pytest.raises(
+        OsumError, match="optim_conf.modules: the model has no 'encodr'; choose from encoder,"
+    ):
+        optimizer_of(lr=[0.1, 0.2], modules=["encodr"])
+
+
 def test_bad_input_optimizer():
     with pytest.raises(OsumError, match=r"lr_scale\.encodr"):
         optimizer_of(lr_scale={"encodr": 0.1})

@@ -72,6 +72,19 @@ def test_static_batches_are_no_larger_than_asked(rows, conf, world_size: int):
     assert all(len(b) <= conf["batch_size"] for b in plan(rows, conf, world_size=world_size))
 
 
+@settings(max_examples=60, deadline=None)
+@given(LENGTHS, st.integers(1, 4))
+def test_buckets_hold_what_is_between_their_boundaries(rows, world_size: int):
+    bounds, sizes = [200, 800, 1500], [9, 5, 3, 1]
+    conf = {"batch_type": "bucket", "bucket_boundaries": bounds, "bucket_batch_sizes": sizes}
+    batches = plan(rows, conf, world_size=world_size)
+    assert {r for b in batches for r in b} == set(range(len(rows)))
+    for batch in batches:
+        # As WeNet counts: a boundary itself belongs to the bucket after it.
+        (bucket,) = {sum(rows[r][0] >= bound for bound in bounds) for r in batch}
+        assert len(batch) <= sizes[bucket]
+
+
 @pytest.mark.parametrize(("rows", "world_size"), [(1, 2), (3, 4), (1, 8)])
 def test_fewer_utterances_than_ranks(rows: int, world_size: int):
     conf = {"batch_type": "static", "batch_size": 4, "max_frames_in_batch": 1, "max_tokens_in_batch": 1}

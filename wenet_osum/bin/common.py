@@ -118,8 +118,8 @@ def leave_room(
             what = f"is {mel['max_duration']} s, the encoder has positions for {frames} frames"
             raise OsumError(where, what, "lower it, or raise encoder_conf.max_positions")
     elif frames is not None:
-        # The last hop may be begun; one sample is kept free for what resampling adds.
-        samples = (frames + 1) * mel["hop_length"] - 2 - mel["padding"]
+        # The last hop may be begun; one sample is kept free for what resampling adds, half of one for rounding.
+        samples = (frames + 1) * mel["hop_length"] - 1.5 - mel["padding"]
         limits["max_length"] = min(limits["max_length"], samples * 100 / rate)
     if hasattr(model.decoder, "positions"):
         prompts = conf["prompt_conf"]

@@ -165,7 +165,9 @@ def main(argv: list[str] | None = None) -> int:
         skipped = everything.skipped + skipped
         here = result_dir / name if len(names) > 1 else result_dir
         write_answers(answers, [s["key"] for s in index.samples], table[name], here)
-        with atomic_write(here / "skipped.jsonl") as f:
+        # WeNet's recipes decode into the model's own folder, where training has its list.
+        training = (here / "train.yaml").is_file()
+        with atomic_write(here / ("decode.skipped.jsonl" if training else "skipped.jsonl")) as f:
             f.writelines(json.dumps(s, ensure_ascii=False) + "\n" for s in skipped)
         logging.info(
             "%s: %d utterances -> %s%s",

@@ -1,0 +1,139 @@
+"""A recipe of WeNet's, AISHELL's ``run.sh``, on our ``bin/``: script paths and the config changed, nothing else."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from helpers import RATE, stage2_config
+
+REPO = Path(__file__).resolve().parents[2]
+# As docs/from-wenet.md has them; each is changed where it stands first.
+LINES = {
+    "  tools/compute_cmvn_stats.py": "  python -m wenet_osum.wenet tools/compute_cmvn_stats.py",
+    "    wenet/bin/train.py": "    -m wenet_osum.bin.train",
+    "    python wenet/bin/average_model.py": "    python -m wenet_osum.bin.average_model",
+    "  python wenet/bin/recognize.py": "  python -m wenet_osum.bin.recognize",
+}
+WORDS = ["今天 天气 好", "打开 门", "一 二 三", "好 天气", "门 打开 一 二"]
+COUNTS = {"train": 30, "dev": 6, "test": 6}
+
+
+def write_kaldi_dir(folder: Path, count: int) -> None:
+    """``wav.scp`` and ``text`` of tones: each character has its own pitch."""
+    folder.mkdir(parents=True)
+    pitches = {c: 200 + 90 * i for i, c in enumerate(sorted(set("".join(WORDS)) - {" "}))}
+    scp, text = [], []
+    for i in range(count):
+        words = WORDS[i % len(WORDS)]
+        t = np.arange(RATE // 6) / RATE
+        wave = np.concatenate([0.3 * np.sin(2 * np.pi * pitches[c] * t) for c in words.replace(" ", "")])
+        wave += 0.01 * np.random.default_rng(i).standard_normal(len(wave))
+        path = folder / f"u{i:02}.wav"
+        soundfile.write(path, wave, RATE, subtype="PCM_16")
+        scp.append(f"u{i:02} {path}\n")
+        text.append(f"u{i:02} {words}\n")
+    (folder / "wav.scp").write_text("".join(scp), encoding="utf-8")
+    (folder / "text").write_text("".join(text), encoding="utf-8")
+
+
+def write_config(wenet_dir: Path, path: Path) -> None:
+    """The recipe's own YAML with the parts of the model changed, tiny, and the features."""
+    stock = wenet_dir / "examples" / "aishell" / "s0" / "conf" / "train_conformer.yaml"
+    config: dict[str, Any] = yaml.safe_load(stock.read_text(encoding="utf-8"))
+    config.update(stage2_config(cmvn=None, max_epoch=3, accum_grad=1, log_interval=5))
+    config["dataset_conf"]["feats_type"] = "log_mel_spectrogram"
+    config["model_conf"]["ctc_weight"] = 0.3
+    config["scheduler_conf"]["warmup_steps"] = 5
+    path.parent.mkdir()
+    path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def recipe(wenet_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the recipe's folder in a tree of WeNet's shape."""
+    if importlib.util.find_spec("torchaudio") is None:
+        pytest.skip("torchaudio is not installed: WeNet's tools/compute_cmvn_stats.py needs it")
+    root = tmp_path_factory.mktemp("checkout")
+    folder = root / "examples" / "aishell" / "s0"
+    folder.mkdir(parents=True)
+    for name in ("tools", "wenet"):
+        for place in (root, folder):
+            (place / name).symlink_to(wenet_dir / name)
+    stock = wenet_dir / "examples" / "aishell" / "s0"
+    (folder / "path.sh").symlink_to(stock / "path.sh")
+    before = (stock / "run.sh").read_text(encoding="utf-8")
+    after = before
+    for old, new in LINES.items():
+        assert old in after, old
+        after = after.replace(old, new, 1)
+    (folder / "run.sh").write_text(after, encoding="utf-8")
+    diff = list(
+        difflib.unified_diff(before.splitlines(), after.splitlines(), "theirs", "ours", "", "", 0, "")
+    )
+    print("\n".join(diff))
+    assert sum(line[:1] in "+-" and line[:3] not in ("+++", "---") for line in diff) < 10
+    for name, count in COUNTS.items():
+        write_kaldi_dir(folder / "data" / name, count)
+    write_config(wenet_dir, folder / "conf" / "osum.yaml")
+    return folder
+
+
+def run_stages(recipe: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    env["PYTHONPATH"] = f"{REPO}{os.pathsep}{env.get('PYTHONPATH', '')}"
+    command = ["bash", "run.sh", "--train_config", "conf/osum.yaml", "--dir", "exp/osum", *options]
+    done = subprocess.run(
+        command, cwd=recipe, env=env, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-3000:]
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_wenet_recipe_runs_on_our_programs(recipe: Path):
+    modes = ["llm_greedy", "ctc_greedy_search"]
+    done = run_stages(
+        *(recipe, "--stage", "1", "--stop_stage", "5", "--average_num", "2", "--num_workers", "1"),
+        *("--decode_modes", " ".join(modes)),
+    )
+    told = done.stderr.splitlines()
+    idle = "--deepspeed_config, --deepspeed.save_states, --pin_memory"
+    import torch
+
+    if not torch.cuda.is_available():
+        assert f"no effect here: {idle}" in told
+        assert "torch sees no CUDA device: this runs on the CPU" in told
+    assert "no effect here: --blank_penalty, --ctc_weight, --reverse_weight" in told
+    (keys,) = {line for line in told if line.startswith("conf/osum.yaml: no effect here: ")}
+    assert all(k in keys for k in ("cmvn_conf", "dataset_conf.shuffle_conf", "dataset_conf.fbank_conf"))
+
+    data, exp = recipe / "data", recipe / "exp" / "osum"
+    assert json.loads((data / "train" / "global_cmvn").read_text())["frame_num"] > 0
+    units = (data / "dict" / "lang_char.txt").read_text(encoding="utf-8").splitlines()
+    assert len(units) == 3 + len(set("".join(WORDS)) - {" "})
+    assert len((data / "train" / "data.list").read_text().splitlines()) == COUNTS["train"]
+
+    tags = ["init", "epoch_0", "epoch_1", "epoch_2"]
+    files = {*(f"{t}.{end}" for t in tags for end in ("pt", "yaml")), "train.yaml", "final.pt", "avg_2.pt"}
+    files.add("decode.skipped.jsonl")  # not training's
+    assert {p.name for p in exp.iterdir() if p.is_file()} == files
+    losses = [yaml.safe_load((exp / f"epoch_{n}.yaml").read_text())["loss_dict"]["loss"] for n in range(3)]
+    assert losses[2] < losses[0]
+    assert list((recipe / "tensorboard" / "osum").glob("events*"))
+    for mode in modes:
+        lines = (exp / mode / "text").read_text(encoding="utf-8").splitlines()
+        assert [line.split(" ")[0] for line in lines] == [f"u{i:02}" for i in range(COUNTS["test"])]
+        assert "Overall -> " in (exp / mode / "wer").read_text(encoding="utf-8")
