@@ -23,10 +23,10 @@ languages=en,es,fr,it,ru    # of --corpus asterisk
 
 data_type=shard        # raw | shard | shard_full_data
 num_utts_per_shard=1000
-vocab_size=640
+vocab_size=            # 640, or 440 for --corpus asterisk, whose hour and a half is soon learned by heart
 prompts=en             # languages of the prompts the tokenizer should know; as in the configs
 time_step=0.04         # of timestamps, seconds; as in the configs
-max_time=5.0
+max_time=              # 5.0, or 0.5 for --corpus asterisk, which has no timestamps
 
 stage1_config=         # conf/tiny_stage1.yaml, or conf/asterisk_stage1.yaml
 train_config=          # conf/tiny.yaml, or conf/asterisk.yaml
@@ -41,23 +41,16 @@ override=              # KEY=VALUE for both stages' --override_config
 
 average_num=2
 decode_checkpoint=     # $dir/final.pt
-decode_modes=llm_greedy
+decode_modes=          # llm_greedy, or llm_beam for --corpus asterisk
 decode_batch=32
 tasks=all              # of decoding: names with commas between
 require=               # tasks that must have a score
-normalizer=            # of transcripts: wenet (compute-wer.py's figures) | no_marks | whisper_en | plain
+normalizer=            # of transcripts: wenet (compute-wer.py's figures; not for asterisk) | no_marks | whisper_en | plain
 
 options=               # end of what the command line may set
 . ./parse_options.sh
 . ./path.sh
 set -euo pipefail
-for option in stage stop_stage nj num_utts_per_shard vocab_size nproc_per_node num_threads num_workers average_num decode_batch; do
-  if ! [[ ${!option} =~ ^[0-9]+$ ]]; then echo "error: $0: --$option ${!option}: give a whole number" >&2; exit 1; fi
-done
-case $data_type in raw|shard|shard_full_data) ;; *) echo "error: $0: --data_type $data_type: choose raw, shard or shard_full_data" >&2; exit 1 ;; esac
-case $lenient in true|false) ;; *) echo "error: $0: --lenient $lenient: choose true or false" >&2; exit 1 ;; esac
-case $size in full|quick) ;; *) echo "error: $0: --size $size: choose full or quick" >&2; exit 1 ;; esac
-
 # Names that follow from the others.
 own=
 if [ -n "$data" ]; then
@@ -71,8 +64,18 @@ if [ "$corpus" = asterisk ] && [ -z "$own" ]; then recipe=asterisk; else recipe=
 stage1_config=${stage1_config:-conf/${recipe}_stage1.yaml}
 train_config=${train_config:-conf/$recipe.yaml}
 decode_checkpoint=${decode_checkpoint:-$dir/final.pt}
-# WeNet's rule would cut French and Russian words at their letters beyond ASCII.
-if [ "$recipe" = asterisk ]; then normalizer=${normalizer:-no_marks}; else normalizer=${normalizer:-wenet}; fi
+if [ "$recipe" = asterisk ]; then
+  # No wenet normaliser: it cuts French and Russian words at their letters beyond ASCII.
+  vocab_size=${vocab_size:-440} max_time=${max_time:-0.5} decode_modes=${decode_modes:-llm_beam} normalizer=${normalizer:-no_marks}
+fi
+vocab_size=${vocab_size:-640} max_time=${max_time:-5.0} decode_modes=${decode_modes:-llm_greedy} normalizer=${normalizer:-wenet}
+for option in stage stop_stage nj num_utts_per_shard vocab_size nproc_per_node num_threads num_workers average_num decode_batch; do
+  if ! [[ ${!option} =~ ^[0-9]+$ ]]; then echo "error: $0: --$option ${!option}: give a whole number" >&2; exit 1; fi
+done
+case $data_type in raw|shard|shard_full_data) ;; *) echo "error: $0: --data_type $data_type: choose raw, shard or shard_full_data" >&2; exit 1 ;; esac
+case $lenient in true|false) ;; *) echo "error: $0: --lenient $lenient: choose true or false" >&2; exit 1 ;; esac
+case $size in full|quick) ;; *) echo "error: $0: --size $size: choose full or quick" >&2; exit 1 ;; esac
+
 if [ "$corpus" = tiny ] && [ -z "$own" ]; then
   # A tenth of the utterances, seen more often: else there are too few steps to learn anything at all.
   if [ "$size" = quick ]; then override=${override:-max_epoch=8}; fi
@@ -163,9 +166,11 @@ if on 6; then
   say 6 "decode $tasks with $decode_checkpoint"
   labelled=--labelled_only
   if $decode_only; then labelled=; fi
+  answers=$result_dir
+  case $tasks in all|*,*) ;; *) answers=$result_dir/$tasks ;; esac  # for one task, recognize makes no folder of its name
   osum recognize --config "$dir/train.yaml" --checkpoint "$decode_checkpoint" --test_data "$(data_list test)" \
     --data_type "$data_type" --task "$tasks" $labelled --modes $decode_modes --batch_size "$decode_batch" \
-    --result_dir "$result_dir" --device "$device" --dtype "$dtype" --num_threads "$nproc_per_node"
+    --result_dir "$answers" --device "$device" --dtype "$dtype" --num_threads "$nproc_per_node"
 fi
 
 if on 7 && $decode_only && [ ! -f "$data/text" ]; then

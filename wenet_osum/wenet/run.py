@@ -41,6 +41,8 @@ class Run:
         for key in ("log_interval", "grad_clip"):
             self.configs[key] = own[key]
         self.configs["ctc_conf"] = {"ctc_blank_id": 0, **own["ctc_conf"]}
+        if self.configs.get("save_interval") is None:  # WeNet asks whether the key is there
+            self.configs.pop("save_interval", None)
         data = self.configs.setdefault("dataset_conf", {})
         data.update({key: value for key, value in self.conf.items() if value is not None})
         data.setdefault("shuffle_conf", {"shuffle_size": 1500})
