@@ -26,7 +26,7 @@ def work(tmp_path):
 
 def decoded(work, task, text, mode="llm_greedy"):
     path = work / "decode" / task / mode / "text"
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
@@ -121,6 +121,24 @@ def test_user_task(work):
     decoded(work, "polite", "a yes please<kind>\n")
     assert score(work, "--task_conf", str(work / "more.yaml")) == 0
     assert written(work)["polite"]["value"] == 100.0
+
+
+def test_transcript_with_stray_marks_is_scored_as_wenets_script_does(work):
+    decoded(work, "asr", "a <noise>yes ok please\nb <happy>不要\nc no\n")
+    score(work)
+    assert written(work)["asr"]["value"] == pytest.approx(20.0)  # "ok" is one too many
+    assert written(work)["asr"]["counts"]["unparseable"] == 2
+
+
+def test_words_beyond_ascii_are_told_of_and_may_be_kept_whole(work, capsys):
+    (work / "data.list").write_text('{"key": "a", "wav": "a.wav", "txt": "Été à Nice"}\n', encoding="utf-8")
+    decoded(work, "asr", "a Etés à Nice\n")
+    score(work)
+    assert written(work)["asr"]["counts"]["ref_tokens"] == 4  # É T+É À NICE
+    assert "1 texts have letters beyond ASCII" in capsys.readouterr().err
+    score(work, "--normalizer", "no_marks")
+    assert written(work)["asr"]["value"] == pytest.approx(100 / 3)
+    assert "beyond ASCII" not in capsys.readouterr().err
 
 
 def test_read_hypotheses(tmp_path):

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wenet_osum.errors import OsumError
-from wenet_osum.score.normalizer import get_normalizer, wenet
-from wenet_osum.score.wer import error_rate, tokens_of
+from wenet_osum.score.edits import count_edits
+from wenet_osum.score.normalizer import get_normalizer, without_marks
+from wenet_osum.score.wer import error_rate, get_cut
 
 MARKS = "!,?、。！，；？：「」︰『』《》"
 
@@ -42,7 +43,7 @@ def test_mixed_counts_chinese_characters_and_words():
     [("word", ["AB", "你好C"]), ("char", list("AB你好C")), ("mixed", ["AB", "你", "好", "C"])],
 )
 def test_units(unit, tokens):
-    assert tokens_of("AB 你好C", unit) == tokens
+    assert get_cut(unit, "plain")("AB 你好C") == tokens
 
 
 def test_missing_hypothesis_is_all_deletions_and_told_from_an_empty_one():
@@ -94,11 +95,11 @@ def test_to_dict_is_json_and_names_what_was_done():
     assert (result["value"], result["tokens"], result["normalizer"]) == (100.0, "mixed", "wenet")
 
 
-def test_wenet_drops_its_seventeen_marks_tags_and_case():
+def test_without_marks_drops_seventeen_marks_tags_and_case():
     assert len(set(MARKS)) == 17
-    assert wenet("".join(f"{m}a" for m in MARKS)) == " ".join("A" for _ in MARKS)
-    assert wenet("Hello<happy> <unk> World!") == "HELLO WORLD"
-    assert wenet("it's 3.5") == "IT'S 3.5"
+    assert without_marks("".join(f"{m}a" for m in MARKS)) == " ".join("A" for _ in MARKS)
+    assert without_marks("Hello<happy> <unk> World!") == "HELLO WORLD"
+    assert without_marks("it's 3.5") == "IT'S 3.5"
 
 
 @pytest.mark.parametrize(
@@ -109,10 +110,57 @@ def test_wenet_drops_its_seventeen_marks_tags_and_case():
         ("<unk>你好<noise>, 世界。", ["你", "好", "世", "界"]),
         ("《三体》 by liu", ["三", "体", "BY", "LIU"]),
         ("IPHONE6手机it's", ["IPHONE6", "手", "机", "IT'S"]),
+        ("yes, no ,no", ["YES,", "NO", "NO"]),
+        ("hello<happy>world a<b", ["HELLOWORLD", "A"]),
+        ("<throat clearing>ok", ["CLEARING>OK"]),
+        ("café naïve", ["CAF", "É", "NA", "ÏVE"]),
+        ("ＯＫ\u30003.5 “x”", ["Ｏ", "Ｋ", "3.5", "“X", "”"]),
+        ("カラ 한국", list("カラ한국")),
     ],
 )
 def test_mixed_tokens_are_compute_wers(text, tokens):
-    assert tokens_of(wenet(text), "mixed") == tokens
+    assert get_cut("mixed", "wenet")(text) == tokens
+
+
+# What WeNet's scripts print for each line: N C S D I.
+CASES = [
+    # reference, hypothesis, compute-wer.py --char=1, compute-cer.py --char=1
+    ("今天天气very good吗？", "今天 天气 vary good 吗", "7 6 1 0 0", "13 12 1 0 0"),
+    ("Hello, world", "hello world", "2 1 1 0 0", "6 5 1 0 4"),
+    ("say 'yes' it's ok", "say yes its OK", "4 2 2 0 0", "7 5 2 0 4"),
+    ("打开 Wi-Fi 和 GPS", "打开wifi和gps", "5 4 1 0 0", "7 6 1 0 3"),
+    ("一二三四五", "一三四四五六", "5 4 0 1 2", "5 4 0 1 2"),
+    ("你好<happy>", "你好<sad>", "2 2 0 0 0", "2 2 0 0 0"),
+    ("the cat sat", "<laugh>the cat<noise>sat", "3 1 1 1 0", "9 9 0 0 0"),
+    ("", "uh huh", "0 0 0 0 2", "0 0 0 0 5"),
+    ("什么都没有", "", "5 0 0 5 0", "5 0 0 5 0"),
+    ("room 101 第3排", "room 1 0 1 第 三 排", "5 3 2 0 2", "10 9 1 0 0"),
+    ("ＡＢＣ公司，“新”的", "ABC 公司 新的", "9 4 1 4 0", "9 4 3 2 0"),
+    ("a b c d", "b c d a", "4 3 0 1 1", "4 3 0 1 1"),
+    ("don’t stop…", "don't stop", "4 1 1 2 0", "9 4 1 4 0"),
+    ("完全一样 same", "完全一样SAME", "5 5 0 0 0", "8 8 0 0 0"),
+]
+
+
+@pytest.mark.parametrize(("unit", "figures"), [("mixed", 2), ("char", 3)])
+def test_figures_are_those_of_wenets_scripts(unit, figures):
+    rows = [tuple(map(int, case[figures].split())) for case in CASES]
+    for (ref, hyp, *_), row in zip(CASES, rows, strict=True):
+        assert wenet_figures({"u": ref}, {"u": hyp}, unit) == row, ref
+    refs, hyps = ({str(i): case[side] for i, case in enumerate(CASES)} for side in (0, 1))
+    assert wenet_figures(refs, hyps, unit) == tuple(map(sum, zip(*rows, strict=True)))
+
+
+def wenet_figures(refs, hyps, unit):
+    """N C S D I, the order of the scripts."""
+    n, s, i, d = counts(error_rate(refs, hyps, unit, "wenet"))
+    return n, n - s - d, s, d, i
+
+
+def test_split_of_a_tie_is_compute_wers():
+    assert count_edits(["a", "b"], ["b", "c"]) == (0, 1, 1)
+    assert count_edits([], ["a"]) == (0, 1, 0)
+    assert count_edits(["a"], []) == (0, 0, 1)
 
 
 def test_whisper_en_makes_numbers_and_contractions_equal():
@@ -136,6 +184,8 @@ def test_bad_input_normalizer_and_unit(tmp_path):
     (tmp_path / "list.json").write_text("[1]", encoding="utf-8")
     with pytest.raises(OsumError, match="list.json: not an object"):
         get_normalizer(f"whisper_en:{tmp_path / 'list.json'}")
+    with pytest.raises(OsumError, match="no normaliser 'loud'"):
+        error_rate({}, {}, "mixed", "loud")
     with pytest.raises(OsumError, match="no unit 'phone'"):
         error_rate({"a": "x"}, {"a": "x"}, "phone")
 
@@ -153,9 +203,9 @@ def distance(ref, hyp):
 WORDS = st.lists(st.sampled_from("ab你c"), max_size=8)
 
 
-@given(WORDS, WORDS)
-def test_errors_are_the_edit_distance(ref, hyp):
-    rate = error_rate({"u": " ".join(ref)}, {"u": " ".join(hyp)}, "mixed", "plain")
+@given(WORDS, WORDS, st.sampled_from(["plain", "wenet"]))
+def test_errors_are_the_edit_distance(ref, hyp, normalizer):
+    rate = error_rate({"u": " ".join(ref)}, {"u": " ".join(hyp)}, "mixed", normalizer)
     (u,) = rate.details
     assert u.errors == distance(ref, hyp)
     assert u.ref_tokens == len(ref)

@@ -45,6 +45,7 @@ decode_modes=llm_greedy
 decode_batch=32
 tasks=all              # of decoding: names with commas between
 require=               # tasks that must have a score
+normalizer=            # of transcripts: wenet (compute-wer.py's figures) | no_marks | whisper_en | plain
 
 options=               # end of what the command line may set
 . ./parse_options.sh
@@ -70,6 +71,8 @@ if [ "$corpus" = asterisk ] && [ -z "$own" ]; then recipe=asterisk; else recipe=
 stage1_config=${stage1_config:-conf/${recipe}_stage1.yaml}
 train_config=${train_config:-conf/$recipe.yaml}
 decode_checkpoint=${decode_checkpoint:-$dir/final.pt}
+# WeNet's rule would cut French and Russian words at their letters beyond ASCII.
+if [ "$recipe" = asterisk ]; then normalizer=${normalizer:-no_marks}; else normalizer=${normalizer:-wenet}; fi
 if [ "$corpus" = tiny ] && [ -z "$own" ]; then
   # A tenth of the utterances, seen more often: else there are too few steps to learn anything at all.
   if [ "$size" = quick ]; then override=${override:-max_epoch=8}; fi
@@ -173,7 +176,7 @@ elif on 7; then
   if $decode_only; then scores=$result_dir/scores.json; fi
   for mode in $decode_modes; do
     osum score --data "$lists/test/raw.list" --decode_dir "$result_dir" --mode "$mode" --output "$scores" \
-      ${require:+--require "$require"}
+      --normalizer "$normalizer" ${require:+--require "$require"}
   done
   say 7 "done: $scores"
 fi

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import logging
 from pathlib import Path
@@ -118,12 +117,11 @@ def main(argv: list[str] | None = None) -> int:
     prepare_configs(configs, tokenizer)
     model = build_model(configs)
     model.check_modes(args.modes)
-    streams = "decoding_chunk_size" in inspect.signature(model.encoder.forward).parameters
     chunks = {
         "--decoding_chunk_size": args.decoding_chunk_size,
         "--num_decoding_left_chunks": args.num_decoding_left_chunks,
     }
-    if line := idle_flags(args, *(flag for flag, size in chunks.items() if size != -1 and not streams)):
+    if line := idle_flags(args, *(f for f, size in chunks.items() if size != -1 and not model.streams)):
         logging.info(line)
     model.to(engine.device)
     load_checkpoint(model, args.checkpoint)

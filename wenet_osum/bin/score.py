@@ -21,6 +21,7 @@ from wenet_osum.score.files import find_decoded, read_hypotheses, read_reference
 from wenet_osum.score.normalizer import NORMALIZERS, get_normalizer
 from wenet_osum.score.report import format_table, write_scores
 from wenet_osum.score.score import score_task
+from wenet_osum.score.wenet_tokens import cuts_words
 from wenet_osum.tasks import load_tasks
 
 # A table that goes to a file or a log is not cut to a terminal's 80 columns.
@@ -59,6 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     required = [tasks.find(name).name for name in args.require.split(",") if name.strip()]
     get_normalizer(args.normalizer)  # a wrong name is told before the work, not after
     samples = read_references(args.data, tasks)
+
+    if args.normalizer == "wenet" and (cut := sum(cuts_words(s.get("txt") or "") for s in samples)):
+        what = f"{cut} texts have letters beyond ASCII, at which WeNet's scripts cut a word"
+        print(f"warning: {args.data}: {what}; --normalizer no_marks keeps words whole", file=sys.stderr)
 
     draws = Draws(args.resamples, args.seed)
     scores: dict[str, dict[str, Any]] = {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wenet_osum.dataset.espnet import holds_audio, seconds_by_samples
 from wenet_osum.dataset.sources import is_pipe, split_ark
 from wenet_osum.dataset.tables import (
     Fault,
@@ -35,6 +36,7 @@ class DataDir:
         ctm: utterance id -> its timed words.
         samples: utterance id -> sample dict, in the order of ``segments`` or else ``wav.scp``.
         recordings: utterance id -> recording id in ``wav.scp``.
+        by_samples: utterance id -> seconds, as ``utt2num_samples`` has them.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class DataDir:
     ctm: dict[str, list[TimedWord]] = field(default_factory=dict)
     samples: dict[str, Sample] = field(default_factory=dict)
     recordings: dict[str, str] = field(default_factory=dict)
+    by_samples: dict[str, float] = field(default_factory=dict)
 
     def table(self, name: str) -> Table:
         """The table of a file; an empty one if the dir does not have it."""
@@ -54,13 +57,15 @@ class DataDir:
 
 
 def read_data_dir(path: str | Path, tasks: TaskTable) -> list[Sample]:
-    """Read a Kaldi data dir; one sample dict an utterance, in the order of ``segments`` or ``wav.scp``.
+    """Read a Kaldi or ESPnet2 data dir; one sample dict an utterance, in the order of ``segments`` or ``wav.scp``.
 
     Every file but ``wav.scp`` is optional, and so is a line for an utterance in it; an utterance that
     ``text`` does not have gets no ``txt``, and one with nothing after its id there gets ``""``: nobody
     speaks. Label values come out canonical. A label given
     for the utterance goes before its speaker's. Paths in ``wav.scp`` are relative to the dir if they
-    exist there, else to the current directory. Audio is not touched.
+    exist there, else to the current directory, else to the nearest folder above the dir where they
+    exist (the recipe that ESPnet was run in). Durations come from ``utt2dur``, else ``segments``, else
+    ``utt2num_samples``; for the last the headers of a few recordings are read, other audio is not touched.
 
     Args:
         path: the dir.
@@ -95,12 +100,20 @@ def load_data_dir(path: str | Path, tasks: TaskTable, on_fault: OnFault) -> Data
     if not data.path.is_dir():
         on_fault(Fault(str(path), "no such data dir", "check the path"))
         return data
+    if not holds_audio(data.path, on_fault):
+        return data
     if not (data.path / "wav.scp").is_file():
         on_fault(Fault(f"{data.path / 'wav.scp'}", "no such file", "every data dir needs a wav.scp"))
         return data
     fields = list(tasks.fields.values())
     by_utterance = ["text", "utt2dur", "utt2spk", "utt2lang", *(f.file for f in fields), "utt2reply"]
-    others = ["wav.scp", "segments", "spk2utt", *(f.spk_file for f in fields if f.spk_file)]
+    others = [
+        "wav.scp",
+        "segments",
+        "spk2utt",
+        "utt2num_samples",
+        *(f.spk_file for f in fields if f.spk_file),
+    ]
     for name in dict.fromkeys([*others, *by_utterance, "ctm"]):
         if os.path.lexists(data.path / name) and not (data.path / name).is_file():
             on_fault(
@@ -120,6 +133,10 @@ def load_data_dir(path: str | Path, tasks: TaskTable, on_fault: OnFault) -> Data
         for key in [k for k in data.ctm if k not in data.samples]:
             on_fault(_stranger(f"{data.path / 'ctm'}:{data.ctm.pop(key)[0].line}", key, known))
 
+    if data.table("utt2num_samples"):
+        wavs = {key: sample["wav"] for key, sample in data.samples.items()}
+        whole = "segments" not in data.tables
+        data.by_samples = seconds_by_samples(data.table("utt2num_samples"), wavs, whole, on_fault)
     _add_transcripts(data, on_fault)
     speakers = _speakers(data, on_fault)
     for label_field in fields:
@@ -161,12 +178,18 @@ def _utterances(
 
 
 def _resolve(wav: str, base: Path) -> str:
-    """A wav.scp value, with a path that is relative to the data dir made relative to here."""
+    """A wav.scp value, with a path that is relative to the data dir or a folder above it made relative to here."""
     ark = split_ark(wav)
     path = ark[0] if ark else wav
-    if is_pipe(wav) or os.path.isabs(path) or not os.path.exists(base / path):
+    if is_pipe(wav) or os.path.isabs(path):
         return wav
-    return os.path.normpath(base / wav)
+    if os.path.exists(base / path):
+        return os.path.normpath(base / wav)
+    if not os.path.exists(path):
+        for folder in Path(os.path.abspath(base)).parents:
+            if os.path.exists(folder / path):
+                return os.path.normpath(folder / wav)
+    return wav
 
 
 def _stranger(where: str, key: str, known: str) -> Fault:
@@ -195,6 +218,8 @@ def _add_transcripts(data: DataDir, on_fault: OnFault) -> None:
                 on_fault(Fault(data.where("utt2dur", key), what, "give seconds above 0"))
         elif "end" in sample:
             sample["duration"] = round(sample["end"] - sample["start"], 6)
+        elif key in data.by_samples:
+            sample["duration"] = data.by_samples[key]
         if key in langs:
             # zh-CN, en_US: the prompts know languages, not regions.
             sample["lang"] = langs[key].value.lower().replace("_", "-").partition("-")[0]

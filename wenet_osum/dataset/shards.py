@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import os
 import re
 import tarfile
 import threading
@@ -109,7 +110,7 @@ def write_shards(
             progress(1)
 
     def write(job: tuple[int, list[Mapping[str, Any]]]) -> ShardReport:
-        path = Path(shards_dir) / f"{prefix}_{job[0]:09d}.tar"
+        path = os.path.join(shards_dir, f"{prefix}_{job[0]:09d}.tar")  # listed as the dir was given
         return _write_tar(job[1], path, shard_type, sample_rate, done)
 
     report = ShardReport()
@@ -157,7 +158,7 @@ def _chunks(samples: Iterable[Mapping[str, Any]], size: int) -> Iterator[tuple[i
 
 
 def _write_tar(
-    samples: list[Mapping[str, Any]], path: Path, shard_type: str, sample_rate: int, done: Callable[[], None]
+    samples: list[Mapping[str, Any]], path: str, shard_type: str, sample_rate: int, done: Callable[[], None]
 ) -> ShardReport:
     members = _full_members if shard_type == "shard_full_data" else _plain_members
     report = ShardReport()
@@ -188,7 +189,7 @@ def _write_tar(
         if not report.utterances:
             raise _NothingToWriteError
     if report.utterances:
-        report.tars.append(str(path))
+        report.tars.append(path)
     return report
 
 

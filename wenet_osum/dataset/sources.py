@@ -100,26 +100,25 @@ def _run(command: str, key: str) -> bytes:
 
 
 def _ark_entry(path: str, offset: int, key: str) -> bytes:
-    """The encoded audio at ``offset`` of a Kaldi ark: a wave file, or kaldiio's form of other codings."""
+    """The encoded audio at ``offset`` of an ark: a wave file as Kaldi writes it, or what kaldiio's writer
+    ``soundfile`` makes of any coding (ESPnet's ``flac.ark``): ``AUDIO``, one byte that says how many bytes
+    the length has, the length (little-endian), the file."""
     with _open_file(path, key) as f:
         try:
             f.seek(offset)
         except (OSError, ValueError, OverflowError):  # an offset that no file can have
             raise BadUtterance(key, "unreadable", f"{path}:{offset}: no such offset") from None
-        head = f.read(8)
-        if head[:4] == b"RIFF" and len(head) == 8:
-            length = int.from_bytes(head[4:], "little")
-            return head + f.read(length)
-    # Nothing else is handed to kaldiio: an entry may also be a pickle, which can run code.
-    if head[:5] != b"AUDIO":
-        raise BadUtterance(key, "unreadable", f"{path}:{offset}: no audio at this offset")
-    import kaldiio
-    import soundfile
-
-    try:
-        rate, samples = kaldiio.load_mat(f"{path}:{offset}")
-    except Exception as e:  # kaldiio lets through whatever the decoder raises
-        raise BadUtterance(key, "unreadable", f"{path}:{offset}: {e}") from None
-    wave = io.BytesIO()
-    soundfile.write(wave, samples, rate, format="WAV", subtype="FLOAT")
-    return wave.getvalue()
+        head = f.read(6)
+        # Nothing else is looked at: kaldiio's entries may also be pickles, which can run code.
+        if head[:5] == b"AUDIO" and len(head) == 6:
+            length = int.from_bytes(f.read(head[5]), "little")
+            content = f.read(length)
+        elif head[:4] == b"RIFF" and len(head) == 6:
+            head += f.read(2)
+            length = 8 + int.from_bytes(head[4:], "little")
+            content = head + f.read(length - 8)
+        else:
+            raise BadUtterance(key, "unreadable", f"{path}:{offset}: no audio at this offset")
+    if len(content) < length:
+        raise BadUtterance(key, "truncated", f"{path}:{offset}: the ark ends inside it")
+    return content

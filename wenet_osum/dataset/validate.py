@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wenet_osum.dataset.audio import MAX_OVERSHOOT, scan_audio
+from wenet_osum.dataset.espnet import DURATION_SLACK
 from wenet_osum.dataset.kaldi import DataDir, Sample, load_data_dir
 from wenet_osum.dataset.parallel import ordered_map
 from wenet_osum.dataset.tables import Fault
@@ -18,7 +19,6 @@ from wenet_osum.text.normalize import process_text, split_words
 
 # A last word may end this much (seconds) after its utterance: aligners work in frames of 10 to 40 ms.
 _CTM_SLACK = 0.05
-_DURATION_SLACK = 0.1
 
 _AUDIO_MENDS = {
     "missing": "mend the path (relative to the data dir or the current directory), or remove the line",
@@ -119,7 +119,7 @@ def _check_audio(
 def _check_length(
     data: DataDir, sample: Sample, recording: float | None, faults: list[Fault]
 ) -> float | None:
-    """Compare ``segments`` and ``utt2dur`` with the audio (seconds, if known); the utterance's seconds."""
+    """Compare what the files say with the audio (seconds, if known); the utterance's seconds."""
     key, said = sample["key"], sample.get("duration")
     if recording is None:
         return said
@@ -128,9 +128,15 @@ def _check_length(
         what = f"segment from {start:g} s to {end:g} s of a recording that has {recording:.3f} s"
         faults.append(Fault(data.where("segments", key), what, "mend the times, or remove the line"))
         return said
-    if key in data.table("utt2dur") and said and abs(said - (end - start)) > _DURATION_SLACK:
+    if key in data.table("utt2dur") and said and abs(said - (end - start)) > DURATION_SLACK:
         what = f"{key} is said to have {said:g} s and has {end - start:.3f} s"
         faults.append(Fault(data.where("utt2dur", key), what, "make utt2dur anew, or remove it"))
+    counted = data.by_samples.get(key)
+    if counted and abs(counted - (end - start)) > DURATION_SLACK:
+        samples = data.table("utt2num_samples")[key].value
+        what = f"{key} is said to have {samples} samples, {counted:g} s, and has {end - start:.3f} s"
+        mend = "make utt2num_samples anew, or remove it"
+        faults.append(Fault(data.where("utt2num_samples", key), what, mend))
     return min(end, recording) - start
 
 

@@ -94,11 +94,16 @@ class SpeechModel(nn.Module, ABC):
         assert self.prompts is not None, "a batch without prompts, for a model without them"
         return self.prompts.batch(batch["tasks"], batch["langs"], self.training)
 
+    @property
+    def streams(self) -> bool:
+        """Whether the encoder takes a chunk size, as WeNet's own do."""
+        return "decoding_chunk_size" in inspect.signature(self.encoder.forward).parameters
+
     def encode(
         self, speech: Tensor, lengths: Tensor, chunk_size: int = -1, left_chunks: int = -1
     ) -> tuple[Tensor, Tensor]:
         """The encoder for decoding. WeNet's streaming encoders draw a chunk size unless they are told one."""
-        if "decoding_chunk_size" in inspect.signature(self.encoder.forward).parameters:
+        if self.streams:
             return self.encoder(speech, lengths, chunk_size, left_chunks)
         return self.encoder(speech, lengths)
 

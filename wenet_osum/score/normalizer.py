@@ -9,14 +9,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from wenet_osum.errors import OsumError
+from wenet_osum.score.wenet_tokens import MARKS
 
 Normalizer = Callable[[str], str]
 
-NORMALIZERS = ("wenet", "whisper_en", "plain")
+NORMALIZERS = ("wenet", "no_marks", "whisper_en", "plain")
 
 _TAG = re.compile(r"<[^<>]*>")
-# The marks that WeNet's compute-wer.py leaves out: half- and full-width ones, 17 in its list.
-_MARKS = re.compile("[!,?、。！，；？：「」︰『』《》]")
+_MARKS = re.compile(f"[{MARKS}]")
 
 
 def plain(text: str) -> str:
@@ -28,16 +28,13 @@ def plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def wenet(text: str) -> str:
+def without_marks(text: str) -> str:
     """Upper case, without ``<...>`` tags and without the 17 marks of WeNet's compute-wer.py.
 
-    Equal to that script (``--char=1 --rt=1``) for Chinese, for ASCII words and for their mixture,
-    except where it is accidental: it keeps a mark that is glued to the end of an ASCII word
-    ("yes," differs from "yes"), joins two ASCII words with a tag between them and cuts a word at
-    each accented letter; here marks and tags part words and nothing else does. ``.`` and ``'``
-    are not among the marks.
+    For answers and aligned words, where a comma is no error, and for languages whose letters go beyond
+    ASCII, which ``wenet`` cuts apart. ``.`` and ``'`` are not among the marks; marks and tags part words.
 
-    >>> wenet("Hello, world 你好。<happy>")
+    >>> without_marks("Hello, world 你好。<happy>")
     'HELLO WORLD 你好'
     """
     return plain(_MARKS.sub(" ", _TAG.sub(" ", text)).upper())
@@ -48,10 +45,11 @@ def get_normalizer(name: str) -> Normalizer:
     """The normaliser of that name.
 
     Args:
-        name: ``wenet``; ``plain``; ``whisper_en``: Whisper's English normaliser as transformers
-            has it (numbers, contractions, fillers), without its British-to-American spelling map,
-            which only comes with a Whisper checkpoint; ``whisper_en:normalizer.json``: the same
-            with that map, a JSON object of word to word.
+        name: ``plain``; ``no_marks``: see `without_marks`; ``whisper_en``: Whisper's English normaliser as transformers has it (numbers,
+            contractions, fillers), without its British-to-American spelling map, which only comes with
+            a Whisper checkpoint; ``whisper_en:normalizer.json``: the same with that map, a JSON object
+            of word to word; ``wenet``: nothing is changed, WeNet's own tokens (`wenet_tokens`) see to
+            case, marks and tags.
 
     Raises:
         OsumError: no such normaliser, or its spelling map cannot be read.
@@ -64,7 +62,9 @@ def get_normalizer(name: str) -> Normalizer:
         whisper = EnglishTextNormalizer(_spelling_map(Path(mapping)) if mapping else {})
         return lambda text: plain(whisper(text))
     if name == "wenet":
-        return wenet
+        return str
+    if name == "no_marks":
+        return without_marks
     if name == "plain":
         return plain
     raise OsumError("normalizer", f"no normaliser {name!r}", f"choose one of {', '.join(NORMALIZERS)}")

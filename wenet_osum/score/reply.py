@@ -11,17 +11,17 @@ from sacrebleu.metrics.chrf import CHRF
 
 from wenet_osum.score import bootstrap
 from wenet_osum.score.bootstrap import DEFAULT, Draws, FloatArray
-from wenet_osum.score.normalizer import wenet
+from wenet_osum.score.normalizer import without_marks
 from wenet_osum.text.normalize import process_text
 
 
 def same_answer(ref: str, hyp: str) -> bool:
-    """Equal after OSUM's text rule and the ``wenet`` normaliser (case, spaces, 17 marks).
+    """Equal after OSUM's text rule and `normalizer.without_marks` (case, spaces, 17 marks).
 
     >>> same_answer("It is Monday!", "it is monday")
     True
     """
-    return wenet(process_text(ref)) == wenet(process_text(hyp))
+    return without_marks(process_text(ref)) == without_marks(process_text(hyp))
 
 
 def reply_scores(refs: Mapping[str, str], hyps: Mapping[str, str], draws: Draws = DEFAULT) -> dict[str, Any]:

@@ -25,11 +25,12 @@ _CHINESE = {"zh", "zh-cn", "cn", "cmn", "yue", "mandarin", "chinese"}
 
 @dataclass(frozen=True)
 class _Scored:
-    """References and parsed hypotheses of one task, by key, and how intervals are drawn."""
+    """References, hypotheses (parsed, and as decoded) of one task by key, and how intervals are drawn."""
 
     task: Task
     refs: dict[str, Answer]
     hyps: dict[str, Answer]
+    decoded: dict[str, str]
     languages: dict[str, str]
     normalizer: str
     draws: Draws
@@ -80,11 +81,13 @@ def score_task(
     if not samples:
         raise OsumError(task.name, "no reference has what this task asks for", "score it on data that has")
 
-    answers = {key: task.parse(text) for key, text in hyps.items() if key in samples}
+    decoded = {key: text for key, text in hyps.items() if key in samples}
+    answers = {key: task.parse(text) for key, text in decoded.items()}
     scored = _Scored(
         task,
         {key: task.answer_of(sample) for key, sample in samples.items()},
         answers,
+        decoded,
         {key: _language(sample) for key, sample in samples.items()},
         normalizer,
         draws,
@@ -108,7 +111,10 @@ def _main_score(s: _Scored) -> dict[str, Any]:
     elif s.task.fields:
         result = _all_labels(s)
     else:
-        rate = _transcript(s)
+        # Nothing but a transcript is asked for, so all of the text is one; what a stray mark in it counts
+        # is the normaliser's to say.
+        refs = {k: a.text or "" for k, a in s.refs.items()}
+        rate = error_rate(refs, {k: text.lower() for k, text in s.decoded.items()}, "mixed", s.normalizer)
         return rate.to_dict(draws=s.draws) | {"by_lang": _by_language(s, rate)}
     if s.task.fields:
         result["fields"] = _fields(s)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jiwer
 import numpy as np
+from jiwer.transforms import ReduceToListOfListOfWords
 
 from wenet_osum.score import bootstrap
 from wenet_osum.score.bootstrap import DEFAULT, Draws
-from wenet_osum.score.normalizer import wenet
-from wenet_osum.score.wer import align
+from wenet_osum.score.normalizer import without_marks
 from wenet_osum.tasks import Word
+
+_BY_SPACE = ReduceToListOfListOfWords()
 
 
 def word_shifts(refs: Sequence[Word], hyps: Sequence[Word]) -> list[tuple[float, float]]:
@@ -20,7 +23,8 @@ def word_shifts(refs: Sequence[Word], hyps: Sequence[Word]) -> list[tuple[float,
     The two word sequences are aligned by edit distance, case and tags aside; words that were
     substituted, inserted or deleted have no counterpart and so no shift.
     """
-    chunks = align([[_token(w) for w in refs]], [[_token(w) for w in hyps]])[0]
+    ref_text, hyp_text = (" ".join(map(_token, words)) for words in (refs, hyps))
+    chunks = jiwer.process_words([ref_text], [hyp_text], _BY_SPACE, _BY_SPACE).alignments[0]
     return [
         (hyps[h].start - refs[r].start, hyps[h].end - refs[r].end)
         for c in chunks
@@ -81,4 +85,4 @@ def _milliseconds(sums: bootstrap.FloatArray) -> bootstrap.FloatArray:
 
 def _token(word: Word) -> str:
     # a word made of nothing but marks still has a place in the alignment
-    return wenet(word.word).replace(" ", "") or "".join(word.word.split()) or "<>"
+    return without_marks(word.word).replace(" ", "") or "".join(word.word.split()) or "<>"

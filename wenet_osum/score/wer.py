@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import jiwer
-from jiwer.transforms import ReduceToListOfListOfWords
 
 from wenet_osum.errors import OsumError
 from wenet_osum.score import bootstrap
 from wenet_osum.score.bootstrap import DEFAULT, Draws
+from wenet_osum.score.edits import count_edits
 from wenet_osum.score.normalizer import get_normalizer
+from wenet_osum.score.wenet_tokens import char_tokens, mixed_tokens, word_tokens
 from wenet_osum.text.normalize import split_words
 
 UNITS = {"word": "wer", "char": "cer", "mixed": "mer"}  # unit -> name of its rate
 
-_BY_SPACE = ReduceToListOfListOfWords()
+Cut = Callable[[str], list[str]]
+
+_CUTS: dict[str, Cut] = {
+    "word": str.split,
+    "char": lambda text: list("".join(text.split())),
+    "mixed": split_words,
+}
+_WENET_CUTS: dict[str, Cut] = {"word": word_tokens, "char": char_tokens, "mixed": mixed_tokens}
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,9 @@ class ErrorRate:
     """The error rate of a set of utterances, and where it comes from.
 
     ``value`` = 100 (S + I + D) / N percent, with N the reference tokens of the whole set (not the
-    mean of the utterances' rates) and S + I + D the least number of edits (Levenshtein). The split
-    into S, I and D is that of one shortest path; another may exist.
+    mean of the utterances' rates) and S + I + D the least number of edits (`count_edits`). With the
+    normaliser ``wenet`` all of them are those of WeNet's scripts, as long as every reference has a
+    hypothesis: those scripts leave out one that has none, and here it counts as deleted.
     """
 
     unit: str
@@ -92,32 +99,23 @@ class ErrorRate:
         }
 
 
-def tokens_of(text: str, unit: str) -> list[str]:
-    """Cut a normalised text into what is counted.
+def get_cut(unit: str, normalizer: str) -> Cut:
+    """A function from an utterance's text to what is counted of it.
 
     Args:
-        text: one utterance, normalised.
         unit: ``word`` (between white space), ``char`` (every character but white space), ``mixed``
-            (CJK characters one by one, other words whole, as compute-wer.py ``--char=1``).
+            (CJK characters one by one, other words whole).
+        normalizer: see `normalizer.get_normalizer`. With ``wenet`` the units are those of
+            ``compute-wer.py``, of ``compute-cer.py --char=1`` and of ``compute-wer.py --char=1``.
 
     Raises:
-        OsumError: no such unit.
+        OsumError: no such unit or normaliser.
     """
-    if unit == "mixed":
-        return split_words(text)
-    if unit == "word":
-        return text.split()
-    if unit == "char":
-        return list("".join(text.split()))
-    raise OsumError("unit", f"no unit {unit!r}", f"choose one of {', '.join(UNITS)}")
-
-
-def align(refs: list[list[str]], hyps: list[list[str]]) -> list[list[jiwer.AlignmentChunk]]:
-    """Edit-distance alignment of token lists, pair by pair; a token holds no space."""
-    if not refs:
-        return []
-    ref_texts, hyp_texts = ([" ".join(tokens) for tokens in side] for side in (refs, hyps))
-    return jiwer.process_words(ref_texts, hyp_texts, _BY_SPACE, _BY_SPACE).alignments
+    cuts = _WENET_CUTS if normalizer == "wenet" else _CUTS
+    if unit not in cuts:
+        raise OsumError("unit", f"no unit {unit!r}", f"choose one of {', '.join(UNITS)}")
+    normal, cut = get_normalizer(normalizer), cuts[unit]
+    return lambda text: cut(normal(text))
 
 
 def error_rate(
@@ -128,22 +126,17 @@ def error_rate(
     Args:
         refs: key -> reference text. They say what is scored: a hypothesis of another key is not.
         hyps: key -> hypothesis text. A key that is not there counts as deleted in full.
-        unit: see `tokens_of`.
-        normalizer: see `normalizer.get_normalizer`; applied to both sides.
+        unit, normalizer: see `get_cut`; applied to both sides.
 
     Example:
         >>> error_rate({"a": "the cat sat", "b": "你好"}, {"a": "the hat sat"}).value
         60.0
     """
-    normal = get_normalizer(normalizer)
-    keys = list(refs)
-    ref_tokens = [tokens_of(normal(refs[k]), unit) for k in keys]
-    hyp_tokens = [tokens_of(normal(hyps.get(k, "")), unit) for k in keys]
+    cut = get_cut(unit, normalizer)
     details = []
-    for key, ref, chunks in zip(keys, ref_tokens, align(ref_tokens, hyp_tokens), strict=True):
-        edits = {"substitute": 0, "insert": 0, "delete": 0, "equal": 0}
-        for c in chunks:
-            edits[c.type] += max(c.ref_end_idx - c.ref_start_idx, c.hyp_end_idx - c.hyp_start_idx)
-        s, i, d = edits["substitute"], edits["insert"], edits["delete"]
-        details.append(UtteranceErrors(key, len(ref), s, i, d, missing=key not in hyps))
+    for key, text in refs.items():
+        ref = cut(text)
+        details.append(
+            UtteranceErrors(key, len(ref), *count_edits(ref, cut(hyps.get(key, ""))), missing=key not in hyps)
+        )
     return ErrorRate(unit, normalizer, tuple(details))

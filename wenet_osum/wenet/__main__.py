@@ -21,7 +21,9 @@ from wenet_osum.wenet.mends import (
     import_train_utils,
     mend_data_loader,
     mend_final_link,
+    mend_group_options,
     mend_ranks,
+    mend_zero_files,
 )
 from wenet_osum.wenet.register import register
 
@@ -72,7 +74,13 @@ def run_module(name: str, flags: list[str], task: str) -> None:
         mend_ranks()
         if model_dir:  # WeNet's recipes make it; its train.py does not
             Path(model_dir).mkdir(parents=True, exist_ok=True)
-        mend_data_loader(import_train_utils())
+        train_utils = import_train_utils()
+        mend_data_loader(train_utils)
+        engine = flag(flags, "--train_engine")
+        if engine in ("deepspeed", "torch_fsdp"):
+            mend_group_options()
+        if engine == "deepspeed":
+            mend_zero_files(train_utils)
     runpy.run_module(name, run_name="__main__", alter_sys=True)
     if training:
         mend_final_link(model_dir)

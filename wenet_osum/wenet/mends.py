@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import multiprocessing.pool
 import os
 import sys
@@ -15,6 +16,8 @@ from argparse import ArgumentParser
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import torch
 
 from wenet_osum.errors import OsumError
 
@@ -111,6 +114,37 @@ def mend_ranks() -> None:
             s.bind(("localhost", 0))
             os.environ["MASTER_PORT"] = str(s.getsockname()[1])
     say("not started by torchrun: one process")
+
+
+def mend_zero_files(train_utils: Any) -> None:
+    """DeepSpeed gathers its checkpoint into a folder; ``train`` names it like the file it used to be."""
+    stock = train_utils.convert_zero_checkpoint_to_fp32_state_dict
+    if "output_dir" not in inspect.signature(stock).parameters:
+        return
+
+    def convert(checkpoint_dir: str, output_file: str, tag: str | None = None) -> None:
+        folder = Path(f"{output_file}.parts")
+        stock(checkpoint_dir, str(folder), max_shard_size=None, tag=tag)
+        (folder / "pytorch_model.bin").replace(output_file)
+        folder.rmdir()
+
+    train_utils.convert_zero_checkpoint_to_fp32_state_dict = convert
+    say("DeepSpeed would write each checkpoint as a folder called NAME.pt")
+
+
+def mend_group_options() -> None:
+    """Under DeepSpeed and FSDP ``train`` reads the timeout of a process group from ``options``, which torch
+    now keeps with the group's backend."""
+    from torch.distributed import ProcessGroup
+
+    if hasattr(ProcessGroup, "options"):
+        return
+
+    def options(group: Any) -> Any:
+        return group._get_backend(torch.device("cpu")).options
+
+    setattr(ProcessGroup, "options", property(options))  # noqa: B010
+    say("a process group has no options, which train_utils.py takes its timeout from")
 
 
 def mend_final_link(model_dir: str | None) -> None:
