@@ -59,22 +59,15 @@ def write_config(wenet_dir: Path, path: Path) -> None:
     path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def recipe(wenet_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the recipe's folder in a tree of WeNet's shape."""
-    if importlib.util.find_spec("torchaudio") is None:
-        pytest.skip("torchaudio is not installed: WeNet's tools/compute_cmvn_stats.py needs it")
-    root = tmp_path_factory.mktemp("checkout")
-    folder = root / "examples" / "aishell" / "s0"
+def copy_run_sh(wenet_dir: Path, recipe: str, folder: Path, lines: dict[str, str]) -> None:
+    """A copy of a recipe's folder with some lines of run.sh changed: fewer than ten in the diff."""
     folder.mkdir(parents=True)
     for name in ("tools", "wenet"):
-        for place in (root, folder):
-            (place / name).symlink_to(wenet_dir / name)
-    stock = wenet_dir / "examples" / "aishell" / "s0"
+        (folder / name).symlink_to(wenet_dir / name)
+    stock = wenet_dir / "examples" / "aishell" / recipe
     (folder / "path.sh").symlink_to(stock / "path.sh")
-    before = (stock / "run.sh").read_text(encoding="utf-8")
-    after = before
-    for old, new in LINES.items():
+    before = after = (stock / "run.sh").read_text(encoding="utf-8")
+    for old, new in lines.items():
         assert old in after, old
         after = after.replace(old, new, 1)
     (folder / "run.sh").write_text(after, encoding="utf-8")
@@ -83,9 +76,21 @@ def recipe(wenet_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     print("\n".join(diff))
     assert sum(line[:1] in "+-" and line[:3] not in ("+++", "---") for line in diff) < 10
+    write_config(wenet_dir, folder / "conf" / "osum.yaml")
+
+
+@pytest.fixture(scope="module")
+def recipe(wenet_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """AISHELL's s0 in a tree of WeNet's shape, with data dirs as its stage 0 leaves them."""
+    if importlib.util.find_spec("torchaudio") is None:
+        pytest.skip("torchaudio is not installed: WeNet's tools/compute_cmvn_stats.py needs it")
+    root = tmp_path_factory.mktemp("checkout")
+    for name in ("tools", "wenet"):
+        (root / name).symlink_to(wenet_dir / name)
+    folder = root / "examples" / "aishell" / "s0"
+    copy_run_sh(wenet_dir, "s0", folder, LINES)
     for name, count in COUNTS.items():
         write_kaldi_dir(folder / "data" / name, count)
-    write_config(wenet_dir, folder / "conf" / "osum.yaml")
     return folder
 
 
@@ -93,7 +98,17 @@ def run_stages(recipe: Path, *options: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     env["PYTHONPATH"] = f"{REPO}{os.pathsep}{env.get('PYTHONPATH', '')}"
-    command = ["bash", "run.sh", "--train_config", "conf/osum.yaml", "--dir", "exp/osum", *options]
+    command = [
+        "bash",
+        "run.sh",
+        "--train_config",
+        "conf/osum.yaml",
+        "--dir",
+        "exp/osum",
+        "--average_num",
+        "2",
+    ]
+    command += ["--num_workers", "1", *options]
     done = subprocess.run(
         command, cwd=recipe, env=env, capture_output=True, text=True, timeout=900, check=False
     )
@@ -105,10 +120,7 @@ def run_stages(recipe: Path, *options: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.integration
 def test_wenet_recipe_runs_on_our_programs(recipe: Path):
     modes = ["llm_greedy", "ctc_greedy_search"]
-    done = run_stages(
-        *(recipe, "--stage", "1", "--stop_stage", "5", "--average_num", "2", "--num_workers", "1"),
-        *("--decode_modes", " ".join(modes)),
-    )
+    done = run_stages(recipe, "--stage", "1", "--stop_stage", "5", "--decode_modes", " ".join(modes))
     told = done.stderr.splitlines()
     idle = "--deepspeed_config, --deepspeed.save_states, --pin_memory"
     import torch
@@ -137,3 +149,21 @@ def test_wenet_recipe_runs_on_our_programs(recipe: Path):
         lines = (exp / mode / "text").read_text(encoding="utf-8").splitlines()
         assert [line.split(" ")[0] for line in lines] == [f"u{i:02}" for i in range(COUNTS["test"])]
         assert "Overall -> " in (exp / mode / "wer").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_wenet_whisper_recipe_runs_on_our_programs(wenet_dir: Path, recipe: Path):
+    """After s0, whose data it takes."""
+    folder = recipe.parent / "whisper"
+    lines = {old: new for old, new in LINES.items() if "compute_cmvn" not in old}
+    copy_run_sh(wenet_dir, "whisper", folder, lines)
+    (folder / "data").symlink_to("../s0/data")
+    run_stages(
+        *(folder, "--stage", "0", "--stop_stage", "2", "--data_type", "raw", "--checkpoint", ""),
+        *("--train_engine", "torch_ddp", "--deepspeed_save_states", "model_only"),
+        *("--decode_modes", "llm_greedy"),
+    )
+    (decoded,) = (folder / "exp" / "osum").glob("avg_2.pt_chunk-1_ctc0.3_reverse0.0/llm_greedy")
+    assert len((decoded / "text").read_text(encoding="utf-8").splitlines()) == COUNTS["test"]
+    assert "Overall -> " in (decoded / "wer").read_text(encoding="utf-8")
