@@ -210,6 +210,15 @@ def test_bad_input_checkpoint_of_another_shape(run: Run, fails: Fails):
     assert "final.pt" in message and "encoder_conf" in message
 
 
+@pytest.mark.parametrize("name", ["decoder.embed.0.weight", "encoder.layers.0.fc1.weight"])
+def test_bad_input_checkpoint_of_a_whisper_alone(run: Run, fails: Fails, name: str):
+    path = run.folder / "wenet_whisper.pt"
+    torch.save({"encoder.after_norm.weight": torch.zeros(2), name: torch.zeros(2, 2)}, path)
+    for main, args in ((train.main, run.train()), (recognize.main, run.decode())):
+        message = fails(main, *args, "--checkpoint", path)
+        assert "wenet_whisper.pt: holds the weights of a Whisper alone" in message and "--enc_init" in message
+
+
 def test_bad_input_enc_init_mods(run: Run, fails: Fails):
     save_checkpoint(build(stage1_config()), run.folder / "stage1.pt", {})
     init = ["--enc_init", run.folder / "stage1.pt", "--enc_init_mods"]

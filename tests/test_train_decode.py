@@ -287,23 +287,23 @@ def test_half_batches_accumulate_to_the_whole_batch(tmp_path: Path):
     check_equal(whole[1], halves[1], 1e-3)
 
 
-def one_rank(rank: int, port: int, folder: Path, data: Path) -> None:
+def one_rank(rank: int, port: int, folder: Path, data: Path, how: dict[str, Any]) -> None:
     os.environ.update(
         RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
-    engine = Engine()
+    engine = Engine(**how)
     grads, weights = first_update(make_trainer(folder / f"rank{rank}", data, 2, 1, engine))
     torch.save({"grads": grads, "weights": weights}, folder / f"rank{rank}.pt")
     engine.close()
 
 
-def run_ranks(folder: Path, data: Path) -> list[dict[str, Any]]:
-    """Two processes of a distributed run; fails when they have not ended in time."""
+def run_ranks(folder: Path, data: Path, **how: Any) -> list[dict[str, Any]]:
+    """Two processes of a distributed run with an ``Engine(**how)``; fails when they have not ended in time."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     context = multiprocessing.get_context("fork")  # without importing torch anew
-    ranks = [context.Process(target=one_rank, args=(r, port, folder, data)) for r in (0, 1)]
+    ranks = [context.Process(target=one_rank, args=(r, port, folder, data, how)) for r in (0, 1)]
     for r, process in enumerate(ranks):
         (folder / f"rank{r}").mkdir(exist_ok=True)
         process.start()
@@ -323,6 +323,18 @@ def test_two_ranks_make_the_update_of_one(tmp_path: Path):
     for result in run_ranks(tmp_path, data):
         check_equal(grads, result["grads"], 1e-5)
         check_equal(weights, result["weights"], 1e-3)
+
+
+@pytest.mark.slow
+def test_gradients_exchanged_in_half_precision(tmp_path: Path):
+    data = write_corpus(tmp_path / "data", 4)
+    grads, _ = first_update(make_trainer(tmp_path, data, 2, 2, Engine()))
+    results = run_ranks(tmp_path, data, fp16_grad_sync=True)
+    for result in results:
+        check_equal(grads, result["grads"], 2e-3)
+        assert any(not torch.equal(g, g.half().float()) for g in grads.values())
+        assert all(torch.equal(g, g.half().float()) for g in result["grads"].values())
+    check_equal(results[0]["weights"], results[1]["weights"], 1e-6)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from helpers import (
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from wenet_osum.bin import recognize, train
+from wenet_osum.bin import average_model, recognize, train
 from wenet_osum.bin.common import leave_room, load_table, max_frames
 from wenet_osum.bin.wenet_flags import RECOGNIZE, TRAIN
 from wenet_osum.checkpoint.weights import read_state
@@ -306,3 +307,19 @@ def test_decoding_into_the_models_folder_keeps_what_training_listed(run: dict[st
     assert command(recognize.main, *decode(run, "--result_dir", run["exp"])) == 0
     assert (run["exp"] / "skipped.jsonl").read_text() == "training's\n"
     assert (run["exp"] / "decode.skipped.jsonl").read_text() == ""
+
+
+def test_the_page_for_wenet_users_names_every_flag(capsys: pytest.CaptureFixture[str]):
+    page = (Path(__file__).parents[1] / "docs" / "from-wenet.md").read_text(encoding="utf-8")
+    for name, program, idle in (
+        ("train", train, TRAIN),
+        ("recognize", recognize, RECOGNIZE),
+        ("average_model", average_model, {}),
+    ):
+        (row,) = re.findall(rf"^\| `{name}` \|(.*)\|$", page, re.M)
+        same, differs, without = (set(re.findall("`(--[^`]+)`", cell)) for cell in row.split("|"))
+        with pytest.raises(SystemExit):
+            program.get_args(["--help"])
+        known = set(re.findall(r"^  (--[\w.]+)", capsys.readouterr().out, re.M))
+        assert without == set(idle) and not same & differs and same | differs <= known
+        assert known - same - differs <= {"--num_threads", "--task", "--labelled_only"}  # ours alone

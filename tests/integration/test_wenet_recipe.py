@@ -6,6 +6,8 @@ import difflib
 import importlib.util
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,14 +19,12 @@ import soundfile
 import yaml
 from helpers import RATE, stage2_config
 
+from wenet_osum.config import load_config
+from wenet_osum.registry import ENCODERS, load_models
+
 REPO = Path(__file__).resolve().parents[2]
-# As docs/from-wenet.md has them; each is changed where it stands first.
-LINES = {
-    "  tools/compute_cmvn_stats.py": "  python -m wenet_osum.wenet tools/compute_cmvn_stats.py",
-    "    wenet/bin/train.py": "    -m wenet_osum.bin.train",
-    "    python wenet/bin/average_model.py": "    python -m wenet_osum.bin.average_model",
-    "  python wenet/bin/recognize.py": "  python -m wenet_osum.bin.recognize",
-}
+PAGE = (REPO / "docs" / "from-wenet.md").read_text(encoding="utf-8")
+SED, RUN, OWN = re.findall(r"^```bash\n(.*?)^```", PAGE, re.M | re.S)
 WORDS = ["今天 天气 好", "打开 门", "一 二 三", "好 天气", "门 打开 一 二"]
 COUNTS = {"train": 30, "dev": 6, "test": 6}
 
@@ -59,56 +59,61 @@ def write_config(wenet_dir: Path, path: Path) -> None:
     path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def recipe(wenet_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the recipe's folder in a tree of WeNet's shape."""
-    if importlib.util.find_spec("torchaudio") is None:
-        pytest.skip("torchaudio is not installed: WeNet's tools/compute_cmvn_stats.py needs it")
-    root = tmp_path_factory.mktemp("checkout")
-    folder = root / "examples" / "aishell" / "s0"
-    folder.mkdir(parents=True)
-    for name in ("tools", "wenet"):
-        for place in (root, folder):
-            (place / name).symlink_to(wenet_dir / name)
-    stock = wenet_dir / "examples" / "aishell" / "s0"
-    (folder / "path.sh").symlink_to(stock / "path.sh")
-    before = (stock / "run.sh").read_text(encoding="utf-8")
-    after = before
-    for old, new in LINES.items():
-        assert old in after, old
-        after = after.replace(old, new, 1)
-    (folder / "run.sh").write_text(after, encoding="utf-8")
-    diff = list(
-        difflib.unified_diff(before.splitlines(), after.splitlines(), "theirs", "ours", "", "", 0, "")
-    )
-    print("\n".join(diff))
-    assert sum(line[:1] in "+-" and line[:3] not in ("+++", "---") for line in diff) < 10
-    for name, count in COUNTS.items():
-        write_kaldi_dir(folder / "data" / name, count)
-    write_config(wenet_dir, folder / "conf" / "osum.yaml")
-    return folder
-
-
-def run_stages(recipe: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def environment() -> dict[str, str]:
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     env["PYTHONPATH"] = f"{REPO}{os.pathsep}{env.get('PYTHONPATH', '')}"
-    command = ["bash", "run.sh", "--train_config", "conf/osum.yaml", "--dir", "exp/osum", *options]
+    return env
+
+
+def shell(commands: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = ["bash", "-euo", "pipefail", "-c", commands]
     done = subprocess.run(
-        command, cwd=recipe, env=env, capture_output=True, text=True, timeout=900, check=False
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr[-3000:]
     return done
+
+
+def copy_run_sh(wenet_dir: Path, recipe: str, folder: Path) -> None:
+    """A copy of a recipe's folder with some lines of run.sh changed: fewer than ten in the diff."""
+    folder.mkdir(parents=True)
+    for name in ("tools", "wenet"):
+        (folder / name).symlink_to(wenet_dir / name)
+    stock = wenet_dir / "examples" / "aishell" / recipe
+    (folder / "path.sh").symlink_to(stock / "path.sh")
+    before = (stock / "run.sh").read_text(encoding="utf-8").splitlines()
+    shutil.copyfile(stock / "run.sh", folder / "run.sh")
+    shell(SED, folder)
+    after = (folder / "run.sh").read_text(encoding="utf-8").splitlines()
+    diff = list(difflib.unified_diff(before, after, "theirs", "ours", "", "", 0, ""))
+    print("\n".join(diff))
+    changed = [line for line in diff if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    assert len(changed) == (8 if recipe == "s0" else 6)
+    write_config(wenet_dir, folder / "conf" / "osum.yaml")
+
+
+@pytest.fixture(scope="module")
+def recipe(wenet_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """AISHELL's s0 in a tree of WeNet's shape, with data dirs as its stage 0 leaves them."""
+    if importlib.util.find_spec("torchaudio") is None:
+        pytest.skip("torchaudio is not installed: WeNet's tools/compute_cmvn_stats.py needs it")
+    root = tmp_path_factory.mktemp("checkout")
+    for name in ("tools", "wenet"):
+        (root / name).symlink_to(wenet_dir / name)
+    folder = root / "examples" / "aishell" / "s0"
+    copy_run_sh(wenet_dir, "s0", folder)
+    for name, count in COUNTS.items():
+        write_kaldi_dir(folder / "data" / name, count)
+    return folder
 
 
 @pytest.mark.slow
 @pytest.mark.integration
 def test_wenet_recipe_runs_on_our_programs(recipe: Path):
     modes = ["llm_greedy", "ctc_greedy_search"]
-    done = run_stages(
-        *(recipe, "--stage", "1", "--stop_stage", "5", "--average_num", "2", "--num_workers", "1"),
-        *("--decode_modes", " ".join(modes)),
-    )
+    assert RUN.rstrip().endswith("llm_greedy")
+    done = shell(RUN.replace("llm_greedy", f'"{" ".join(modes)}"'), recipe)
     told = done.stderr.splitlines()
     idle = "--deepspeed_config, --deepspeed.save_states, --pin_memory"
     import torch
@@ -137,3 +142,41 @@ def test_wenet_recipe_runs_on_our_programs(recipe: Path):
         lines = (exp / mode / "text").read_text(encoding="utf-8").splitlines()
         assert [line.split(" ")[0] for line in lines] == [f"u{i:02}" for i in range(COUNTS["test"])]
         assert "Overall -> " in (exp / mode / "wer").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_wenet_whisper_recipe_runs_on_our_programs(wenet_dir: Path, recipe: Path):
+    """After s0, whose data it takes."""
+    folder = recipe.parent / "whisper"
+    copy_run_sh(wenet_dir, "whisper", folder)
+    (folder / "data").symlink_to("../s0/data")
+    (besides,) = re.findall(r"The whisper recipe takes `(.*?)` besides", PAGE)
+    options = f"{besides} --stop_stage 2 --data_type raw"
+    shell(RUN.rstrip().replace("--stage 1", "--stage 0") + f" {options}", folder)
+    (decoded,) = (folder / "exp" / "osum").glob("avg_2.pt_chunk-1_ctc0.3_reverse0.0/llm_greedy")
+    assert len((decoded / "text").read_text(encoding="utf-8").splitlines()) == COUNTS["test"]
+    assert "Overall -> " in (decoded / "wer").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_wenet_page_commands_for_its_own_programs(recipe: Path):
+    """After s0's stages, in its folder."""
+    shell(f"set +u; . ./path.sh; set -u; {OWN}", recipe)
+    lines = (recipe / "exp" / "wenet" / "llm_greedy" / "text").read_text(encoding="utf-8").splitlines()
+    assert sorted(line.split(" ")[0] for line in lines) == [f"u{i:02}" for i in range(COUNTS["test"])]
+
+
+def test_wenet_page_yaml_over_a_recipes_own(wenet_dir: Path, tmp_path: Path):
+    """At its real size; weights are not looked at."""
+    stock = wenet_dir / "examples" / "aishell" / "s0" / "conf" / "train_conformer.yaml"
+    config = yaml.safe_load(stock.read_text(encoding="utf-8"))
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)
+    config.update(yaml.safe_load(block))
+    config["dataset_conf"].update(yaml.safe_load(re.findall(r"`(feats_type: .*?)`", PAGE)[0]))
+    (tmp_path / "osum.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    configs = load_config(tmp_path / "osum.yaml")
+    assert configs["decoder_conf"]["llm"] == "Qwen/Qwen2-0.5B" and configs["max_epoch"] == 240
+    load_models()
+    ENCODERS.build(configs["encoder"], 80, conf={**configs["encoder_conf"], "num_blocks": 1})

@@ -18,7 +18,7 @@ from wenet_osum.checkpoint.check import check_state
 from wenet_osum.checkpoint.files import flat, read_torch
 from wenet_osum.checkpoint.folder import read_folder
 from wenet_osum.checkpoint.lora import is_llm
-from wenet_osum.checkpoint.whisper import check_fit, read_source
+from wenet_osum.checkpoint.whisper import check_fit, form_of, read_source
 from wenet_osum.errors import OsumError
 from wenet_osum.fileio import atomic_write
 
@@ -80,9 +80,12 @@ def load_checkpoint(model: Any, path: str | Path) -> None:
     """Load weights into ``model``; every key must fit.
 
     Raises:
-        OsumError: a shape that differs, a key that is missing or left over (named).
+        OsumError: a Whisper's own weights, a shape that differs, a key that is missing or left over (named).
     """
     state = read_state(path)
+    if (form := form_of(state)) != "wenet_osum":
+        what = f"holds the weights of a Whisper alone ({form}), not of this model"
+        raise OsumError(str(path), what, "start training from it by --enc_init")
     own, source = Path(path) / "llm", getattr(model.decoder, "source", None)
     if source is not None and own.is_dir() and own.resolve() != Path(source).resolve():
         raise OsumError(

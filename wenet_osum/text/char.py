@@ -26,8 +26,8 @@ class _Table(NamedTuple):
 class CharTokenizer(BaseTokenizer):
     """One id a character; a tag such as ``<happy>`` or a time ``<0.42>`` that the table has is one id too.
 
-    A character outside the table becomes ``<unk>``. But for the tags of the table, and blanks at the ends of a
-    text, the ids are those of WeNet's character tokenizer.
+    A character outside the table becomes ``<unk>``. But for the tags of the table, blanks at the ends of a text,
+    and the empty text, which has none here, the ids are those of WeNet's character tokenizer.
 
     Args:
         symbol_table_path: ``symbol id`` a line, UTF-8; a space is written ``▁``.
@@ -77,19 +77,23 @@ class CharTokenizer(BaseTokenizer):
         return frozenset(symbols)
 
     def text2tokens(self, line: str) -> list[str]:
-        table, tokens = self.backend, []
+        table, tokens, words = self.backend, [], ""
         for part in (_SYMBOL if self.non_lang_syms_path else _TAG).split(line):
-            if _TAG.fullmatch(part) and part in table.ids:
-                tokens.append(part)
-            elif part.upper() in table.non_lang:
-                tokens.append(part.upper())
-            elif text := part.strip().upper() if self.non_lang_syms_path else part:
-                tokens += self.pieces(text)
-        return tokens
+            known = _TAG.fullmatch(part) and part in table.ids
+            if known or part.upper() in table.non_lang:
+                tokens += [*self.pieces(words), part if known else part.upper()]
+                words = ""
+            elif self.non_lang_syms_path:  # other symbols part words as well
+                tokens += self.pieces(part.strip().upper())
+            else:
+                words += part
+        return tokens + self.pieces(words)
 
-    def pieces(self, part: str) -> list[str]:
+    def pieces(self, text: str) -> list[str]:
         """The tokens of text without symbols."""
-        return part.split(" ") if self.split_with_space else list(part.replace(" ", BLANK))
+        if not text:
+            return []
+        return text.split(" ") if self.split_with_space else list(text.replace(" ", BLANK))
 
     def tokens2text(self, tokens: list[str]) -> str:
         return self.connect_symbol.join(t for t in tokens if t not in _SILENT).replace(BLANK, " ")
