@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import typing
 from pathlib import Path
@@ -393,3 +394,98 @@ def test_config_of_ours_is_checked_inside_wenet(plugin: register.Plugin, configs
 
     with pytest.raises(OsumError, match=r"dataset_conf.promt_conf: unknown key"):
         init_tokenizer({**configs, "dataset_conf": {"promt_conf": {}}})
+
+
+def test_deepspeeds_checkpoint_is_a_file_again(tmp_path: Path):
+    class TrainUtils:
+        @staticmethod
+        def convert_zero_checkpoint_to_fp32_state_dict(
+            checkpoint_dir: str, output_dir: str, max_shard_size: str | None = "5GB", tag: str | None = None
+        ) -> None:
+            assert max_shard_size is None  # one file, however large
+            Path(output_dir).mkdir()
+            (Path(output_dir) / "pytorch_model.bin").write_text(f"{checkpoint_dir} {tag}")
+
+    mends.mend_zero_files(TrainUtils)
+    TrainUtils.convert_zero_checkpoint_to_fp32_state_dict("exp", str(tmp_path / "epoch_0.pt"), tag="epoch_0")
+    assert (tmp_path / "epoch_0.pt").read_text() == "exp epoch_0"
+    assert [p.name for p in tmp_path.iterdir()] == ["epoch_0.pt"]
+
+
+@pytest.fixture
+def no_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun's variables are not set, and gone again after the test."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "x")
+        monkeypatch.delenv(name)
+
+
+def test_a_process_group_has_options_again(no_ranks: None):
+    import torch.distributed as dist
+
+    mends.mend_ranks()
+    dist.init_process_group("gloo")
+    try:
+        mends.mend_group_options()
+        assert dist.new_group(backend="gloo").options._timeout.total_seconds() > 0
+    finally:
+        dist.destroy_process_group()
+
+
+def test_one_process_needs_no_torchrun(no_ranks: None, capsys: pytest.CaptureFixture[str]):
+    mends.mend_ranks()
+    assert os.environ["WORLD_SIZE"] == "1" and int(os.environ["MASTER_PORT"]) > 0
+    mends.mend_ranks()
+    assert capsys.readouterr().err.count("mended") == 1
+
+
+def test_workers_are_not_needed(capsys: pytest.CaptureFixture[str]):
+    class TrainUtils:
+        from torch.utils.data import DataLoader
+
+    mends.mend_data_loader(TrainUtils)
+    options = {"batch_size": None, "num_workers": 0, "persistent_workers": True, "prefetch_factor": 4}
+    assert list(TrainUtils.DataLoader([1, 2], **options)) == [1, 2]
+    assert "--num_workers 0" in capsys.readouterr().err
+
+
+def test_deepspeeds_stand_in_is_gone_after_the_import(
+    wenet: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    folder = wenet / "checkout" / "wenet" / "utils"
+    (folder / "train_utils.py").write_text("import deepspeed\n")
+    stock = mends.importlib.util.find_spec
+    monkeypatch.setattr(
+        mends.importlib.util, "find_spec", lambda name: None if name == "deepspeed" else stock(name)
+    )
+    monkeypatch.delitem(sys.modules, "deepspeed", raising=False)
+    module = mends.import_train_utils()
+    parser = module.deepspeed.add_config_arguments(argparse.ArgumentParser())
+    assert parser.parse_args(["--deepspeed_config", "ds.json"]).deepspeed_config == "ds.json"
+    with pytest.raises(OsumError, match="--train_engine deepspeed: deepspeed is not installed; pip install"):
+        module.deepspeed.initialize()
+    assert "deepspeed" not in sys.modules
+
+
+# --- torchaudio
+
+
+def test_audio_is_read_and_written_by_soundfile(tmp_path: Path):
+    import numpy as np
+    import soundfile
+
+    from wenet_osum.wenet import mend_audio
+
+    stereo = (np.arange(-2000, 2000, dtype=np.int16).reshape(-1, 2)) * 3
+    soundfile.write(tmp_path / "a.wav", stereo, 8000)
+    facts = mend_audio.info(tmp_path / "a.wav")
+    assert (facts.sample_rate, facts.num_frames, facts.num_channels) == (8000, 2000, 2)
+    wave, rate = mend_audio.load(tmp_path / "a.wav", frame_offset=10, num_frames=20)
+    assert rate == 8000 and wave.shape == (2, 20) and wave.dtype == torch.float32
+    assert torch.equal(wave[:, 0] * 32768, torch.from_numpy(stereo[10].astype(np.float32)))
+    raw, _ = mend_audio.load(tmp_path / "a.wav", normalize=False)
+    assert raw.dtype == torch.int16 and torch.equal(raw, torch.from_numpy(stereo.T.copy()))
+    mend_audio.save(tmp_path / "b.wav", raw, 8000, bits_per_sample=16)
+    assert (tmp_path / "b.wav").read_bytes() == (tmp_path / "a.wav").read_bytes()
+    with pytest.raises(OsumError, match="no effect 'reverb' without sox"):
+        mend_audio.apply_effects_tensor(wave, 8000, [["reverb", "1"]])

@@ -73,17 +73,16 @@ def save(
 
 def apply_effects_tensor(tensor: Tensor, sample_rate: int, effects: list[list[str]]) -> tuple[Tensor, int]:
     """sox's ``speed`` and ``rate``, the two that WeNet asks for; (channels, n) in and out."""
+    for name, _ in effects:
+        if name not in ("speed", "rate"):
+            raise OsumError("torchaudio.sox_effects", f"no effect {name!r} without sox", "leave it out")
     from torchaudio.functional import resample, speed
 
     for name, value in effects:
         if name == "speed":
             tensor = speed(tensor, sample_rate, float(value))[0]
-        elif name == "rate" and int(value) == sample_rate:
-            continue
-        elif name == "rate":
+        elif int(value) != sample_rate:
             tensor, sample_rate = resample(tensor, sample_rate, int(value)), int(value)
-        else:
-            raise OsumError("torchaudio.sox_effects", f"no effect {name!r} without sox", "leave it out")
     return tensor, sample_rate
 
 
