@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import typing
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from helpers import run_config, stage2_config, write_corpus
+from helpers import command, one_error_line, run_config, stage2_config, write_corpus, write_list
 from wenet_stand_in import write_wenet
 
 from wenet_osum.checkpoint.weights import save_checkpoint
@@ -21,7 +22,7 @@ from wenet_osum.errors import OsumError
 from wenet_osum.models.ctc import CTC
 from wenet_osum.models.osum import Osum
 from wenet_osum.wenet import __main__ as program
-from wenet_osum.wenet import mends, register
+from wenet_osum.wenet import flags, mends, register
 from wenet_osum.wenet.encoders import borrow_encoder
 from wenet_osum.wenet.find import import_wenet, wenet_folder
 from wenet_osum.wenet.planned import PlannedBatches
@@ -179,6 +180,12 @@ def test_checkpoints_are_checked_for_our_models(
     save_checkpoint(model, tmp_path / "epoch_3.pt", {"epoch": 3, "step": 12, "tag": "epoch_3"})
     _, again = init_model(argparse.Namespace(checkpoint=str(tmp_path / "epoch_3.pt")), configs)
     assert (again["init_infos"]["epoch"], again["init_infos"]["step"]) == (3, 12)
+    done = argparse.Namespace(train_engine="torch_ddp", checkpoint=str(tmp_path / "epoch_3.pt"))
+    with pytest.raises(OsumError, match=r"epoch_3.pt: 4 of 1 epochs are done; raise max_epoch"):
+        init_model(done, configs)
+    save_checkpoint(model, tmp_path / "init.pt", {"tag": "init"})
+    _, again = init_model(argparse.Namespace(checkpoint=str(tmp_path / "init.pt")), configs)
+    assert again["init_infos"] == {"tag": "init"}
     torch.save({"encoder.embed.conv.0.weight": torch.zeros(1)}, tmp_path / "whisper.pt")
     with pytest.raises(OsumError, match=r"whisper.pt"):
         init_model(argparse.Namespace(checkpoint=str(tmp_path / "whisper.pt")), configs)
@@ -191,9 +198,14 @@ def test_bad_input_modes_frozen_words_and_trainer_keys(plugin: register.Plugin, 
         init_model(argparse.Namespace(modes=["llm_greedy", "attention_rescoring"]), configs)
     with pytest.raises(OsumError, match="--freeze_modules: no weight has 'encodre' in its name"):
         init_model(argparse.Namespace(freeze_modules=["encodre"]), configs)
+    with pytest.raises(OsumError, match="--modes: is missing; choose from llm_greedy"):
+        init_model(argparse.Namespace(modes=None), configs)
     model, _ = init_model(argparse.Namespace(freeze_modules=["encoder."]), configs)
     assert not any(p.requires_grad for p in model.encoder.parameters())
     training = argparse.Namespace(train_engine="torch_ddp")
+    words = ["encoder.", "adapter.", "decoder.", "ctc.", "speech_bounds."]
+    with pytest.raises(OsumError, match="no parameter is left to train"):
+        init_model(argparse.Namespace(train_engine="torch_ddp", freeze_modules=words), configs)
     with pytest.raises(OsumError, match="optim_conf.lr_scale: WeNet's trainer does not have it"):
         init_model(training, {**configs, "optim_conf": {"lr": 1e-3, "lr_scale": {"encoder": 0.1}}})
     with pytest.raises(OsumError, match="scheduler: WeNet's trainer has no 'linear'"):
@@ -216,6 +228,8 @@ def test_a_frozen_pretrained_llm_is_not_saved(
 
 # --- data
 
+ROWS = [{"key": "a", "wav": "a.wav", "txt": "no"}]
+
 
 def loaded(
     plugin: register.Plugin, configs: dict[str, Any], samples: list[dict[str, Any]], split: str
@@ -228,11 +242,12 @@ def loaded(
     tokenizer = init_tokenizer(configs)
     conf = configs["dataset_conf"]
     conf["filter_conf"] = {"token_min_length": 1, "token_max_length": 200}
+    data = str(write_list(Path(configs["tokenizer_conf"]["symbol_table_path"]).with_name("data.list"), ROWS))
     if split == "decode":
         conf["filter_conf"]["token_min_length"] = 0
-        pipe = Dataset("raw", "data.list", tokenizer, conf, False)
+        pipe = Dataset("raw", data, tokenizer, conf, False)
     else:
-        pipe = init_dataset("asr", "raw", "data.list", tokenizer, conf, split == "train", split=split)
+        pipe = init_dataset("asr", "raw", data, tokenizer, conf, split == "train", split=split)
     audio = {"wav": torch.zeros(1, 8000), "sample_rate": 16000}
     rows = [{**audio, **s, "feat": torch.zeros(10 + i, 80)} for i, s in enumerate(samples)]
     return pipe(rows), tokenizer
@@ -284,7 +299,21 @@ def test_what_the_encoder_cannot_hold_is_set_aside(
     ]
     for split in ("train", "decode"):
         assert loaded(plugin, configs, samples, split)[0]["keys"] == ["b"]
-    assert caplog.text.count("a: set aside: too_long: 30.01 s, the encoder has positions for 30.0 s") == 2
+    assert caplog.text.count("a: set aside: too_long: 30.01 s, at most 30.01 s") == 2
+
+
+def test_our_engine_inside_wenet_leaves_out_what_the_encoder_cannot_hold(
+    plugin: register.Plugin, configs: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    from wenet.utils.init_dataset import init_dataset
+    from wenet.utils.init_tokenizer import init_tokenizer
+
+    configs["encoder_conf"]["max_positions"] = 20  # 0.4 s
+    data = str(write_corpus(tmp_path / "data"))
+    tokenizer = init_tokenizer(configs)
+    batches = init_dataset("osum", "raw", data, tokenizer, configs["dataset_conf"], True)
+    assert [k for b in batches for k in b["keys"]] and len(batches.dataset.index) == 2
+    assert caplog.text.count("too_long") == 4
 
 
 def test_decoding_asks_the_task_it_was_told(plugin: register.Plugin, configs: dict[str, Any]):
@@ -296,16 +325,17 @@ def test_decoding_asks_the_task_it_was_told(plugin: register.Plugin, configs: di
         loaded(plugin, configs, [{"key": "a", "txt": "no"}], "decode")
 
 
-def test_stock_models_keep_the_stock_steps(plugin: register.Plugin):
+def test_stock_models_keep_the_stock_steps(plugin: register.Plugin, tmp_path: Path):
     from wenet.dataset import processor
     from wenet.utils.init_dataset import init_dataset
 
     with pytest.raises(AssertionError, match="the stock step"):
-        init_dataset("asr", "raw", "l", "theirs", {"filter_conf": {}})([{"key": "a"}])
+        data = str(write_list(tmp_path / "l", ROWS))
+        init_dataset("asr", "raw", data, "theirs", {"filter_conf": {}})([{"key": "a"}])
     assert processor.detect_task({})["task"] == "transcribe"
 
 
-def test_speaker_names_do_not_stop_a_stock_model(plugin: register.Plugin, capsys: Any):
+def test_speaker_names_do_not_stop_a_stock_model(plugin: register.Plugin, tmp_path: Path, capsys: Any):
     from wenet.dataset import processor
     from wenet.dataset.dataset import Dataset
 
@@ -318,11 +348,61 @@ def test_speaker_names_do_not_stop_a_stock_model(plugin: register.Plugin, capsys
     stock = processor.padding
     processor.padding = lambda data: (seen.extend(data), stock(data))[1]
     samples = [{"key": "a", "txt": "no", "speaker": "ann", "feat": torch.zeros(9, 80)}]
-    Dataset("raw", "l", Letters(), {"filter_conf": {}})(samples)
+    data = str(write_list(tmp_path / "l", ROWS))
+    Dataset("raw", data, Letters(), {"filter_conf": {}})(samples)
     assert "speaker" not in seen[0] and "speaker names in the list" in capsys.readouterr().err
     numbered = [{**samples[0], "speaker": 3}]
-    Dataset("raw", "l", Letters(), {"filter_conf": {}, "speaker_conf": {}})(numbered)
+    Dataset("raw", data, Letters(), {"filter_conf": {}, "speaker_conf": {}})(numbered)
     assert seen[1]["speaker"] == 3
+
+
+@pytest.mark.parametrize(
+    ("data_type", "text", "message"),
+    [
+        ("raw", None, "l: no such file"),
+        ("raw", "", "l: is empty"),
+        ("shard", "", "l: is empty"),
+        ("raw", "not json\n", "l:1: malformed JSON"),
+        ("raw", '{"key": "a", "wav": "a.wav", "txt": ""}\n{"key": 3}\n', "l:2: key is 3"),
+        (
+            "raw",
+            '{"key": "a", "wav": "a.wav", "txt": "", "task": "<TRANSLATE>"}',
+            "l:1: unknown task '<TRANSLATE>'",
+        ),
+        ("shard", '{"key": "a"}\n', "l:1: a line of a raw list"),
+        ("shard", "none.tar\n", "l:1: no such tar: none.tar"),
+    ],
+)
+def test_bad_input_lists_that_hold_nothing(
+    data_type: str,
+    text: str | None,
+    message: str,
+    plugin: register.Plugin,
+    configs: dict[str, Any],
+    tmp_path: Path,
+):
+    """WeNet would train on no utterances and call it done."""
+    from wenet.dataset.dataset import Dataset
+    from wenet.utils.init_tokenizer import init_tokenizer
+
+    if text is not None:
+        (tmp_path / "l").write_text(text)
+    with pytest.raises(OsumError, match=re.escape(f"{tmp_path}/{message}")):
+        Dataset(data_type, [str(tmp_path / "l")], init_tokenizer(configs), configs["dataset_conf"])
+
+
+def test_an_error_of_a_data_worker_is_one_line(capsys: pytest.CaptureFixture[str]):
+    from torch._utils import ExceptionWrapper
+
+    def worker(_: Any) -> int:
+        try:
+            raise OsumError("a.json", "malformed JSON", "make the shard again")
+        except OsumError:
+            ExceptionWrapper(where="in DataLoader worker process 0").reraise()
+        return 0
+
+    assert command(worker) == 1
+    assert one_error_line(capsys.readouterr().err) == "error: a.json: malformed JSON; make the shard again"
 
 
 def test_our_engine_goes_through_wenets_loader(
@@ -380,6 +460,10 @@ def test_final_pt_is_linked_to_what_is_there(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "final.pt").symlink_to("2.pt")
     mends.mend_final_link(str(tmp_path))
     assert (tmp_path / "final.pt").read_bytes() == b"weights" and "mended" in capsys.readouterr().err
+    (tmp_path / "final.pt").unlink()
+    (tmp_path / "final.pt").symlink_to("7.pt")  # of a run whose checkpoints are gone
+    mends.mend_final_link(str(tmp_path))
+    assert not (tmp_path / "final.pt").is_symlink() and "removed" in capsys.readouterr().err
     mends.mend_final_link(str(tmp_path))
     mends.mend_final_link(None)
     assert not capsys.readouterr().err
@@ -399,9 +483,44 @@ def test_worker_errors_of_a_script_are_told(tmp_path: Path):
 
 
 def test_flags_are_found_in_either_form():
-    assert program.flag(["--model_dir", "a", "--x"], "--model_dir") == "a"
-    assert program.flag(["--model_dir=a", "--model_dir=b"], "--model_dir") == "b"
-    assert program.flag(["--model_dir_x", "a"], "--model_dir") is None
+    assert flags.flag(["--model_dir", "a", "--x"], "--model_dir") == "a"
+    assert flags.flag(["--model_dir=a", "--model_dir=b"], "--model_dir") == "b"
+    assert flags.flag(["--model_dir_x", "a"], "--model_dir") is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--config", "none.yaml"], "none.yaml: no such config"),
+        (["--config", "bad.yaml"], "bad.yaml:1: not YAML"),
+        (
+            ["--config", "bare.yaml"],
+            "bare.yaml: dataset_conf.filter_conf: is missing, and recognize needs it",
+        ),
+        (["--config", "ok.yaml", "--batch_size", "0"], "--batch_size 0: is no batch"),
+        (
+            ["--config", "ok.yaml", "--override_config", "a.b 1"],
+            "--override_config 'a.b 1': the config has no a.b",
+        ),
+        (["--config", "ok.yaml", "--override_config", "model=1"], "is not 'KEY VALUE'"),
+    ],
+)
+def test_bad_input_flags_that_wenet_does_not_check(
+    argv: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("bad.yaml").write_text("a: [", encoding="utf-8")
+    Path("bare.yaml").write_text("model: osum", encoding="utf-8")
+    Path("ok.yaml").write_text(
+        "model: osum\ndataset_conf: {filter_conf: {}, batch_conf: {}}", encoding="utf-8"
+    )
+    with pytest.raises(OsumError, match=re.escape(message)):
+        flags.check_flags("wenet.bin.recognize", argv)
+    flags.check_flags("wenet.bin.recognize", ["--config", "ok.yaml", "--override_config", "model asr_model"])
+    Path("epoch_0.pt").write_bytes(b"")
+    with pytest.raises(OsumError, match=r"\.: has 1 checkpoints, --num is 2"):
+        flags.check_flags("wenet.bin.average_model", ["--src_path", ".", "--num", "2"])
+    flags.check_flags("wenet.bin.average_model", ["--src_path", ".", "--num", "1"])
 
 
 def test_config_of_ours_is_checked_inside_wenet(plugin: register.Plugin, configs: dict[str, Any]):

@@ -171,15 +171,11 @@ def check_type(value: Any, default: Any, where: str) -> Any:
     raise OsumError(where, f"is {value!r}, not a {type(default).__name__}", f"write it like {default!r}")
 
 
-def load_config(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
-    """Read a YAML config, apply ``--override_config`` items, fill in defaults.
-
-    Args:
-        path: the YAML file.
-        overrides: ``"a.b=value"`` or WeNet's ``"a.b value"``; the value is read as YAML.
+def read_config(path: str | Path) -> dict[str, Any]:
+    """What a YAML config holds, unchecked.
 
     Raises:
-        OsumError: a missing file, a YAML error (with its line), an unknown key, a wrong type.
+        OsumError: a missing file, a YAML error (with its line), no mapping.
     """
     path = Path(path)
     if not path.is_file():
@@ -192,6 +188,20 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> dict[st
         raise OsumError(f"{path}{line}", f"not YAML ({getattr(e, 'problem', e)})", "mend the line") from None
     if not isinstance(given, dict):
         raise OsumError(str(path), "not a YAML mapping", "write key: value lines")
+    return given
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """Read a YAML config, apply ``--override_config`` items, fill in defaults.
+
+    Args:
+        path: the YAML file.
+        overrides: ``"a.b=value"`` or WeNet's ``"a.b value"``; the value is read as YAML.
+
+    Raises:
+        OsumError: as ``read_config`` and ``check_config``.
+    """
+    given = read_config(path)
     for item in overrides or []:
         apply_override(given, item)
     if idle := take_out(given)[1]:

@@ -20,9 +20,11 @@ class OsumError(Exception):
         >>> raise OsumError("data/train/text:7", "no such id in wav.scp", "add it or drop the line")
     """
 
-    def __init__(self, where: str, what: str, mend: str = ""):
+    def __init__(self, where: str, what: str = "", mend: str = ""):
+        # torch makes an error of a data worker anew from its traceback, in one string.
+        where = where.rpartition("OsumError: ")[2]
         self.where, self.what, self.mend = where, what, mend
-        line = f"{where}: {what}" if where else what
+        line = ": ".join(part for part in (where, what) if part)
         super().__init__(f"{line}; {mend}" if mend else line)
 
     def __reduce__(self):  # an exception with several arguments crosses process borders only so
@@ -56,7 +58,8 @@ def run_main(main: Callable[[], int | None]) -> None:
         code = main() or 0
         sys.stdout.flush()
     except OsumError as e:
-        print(f"error: {e}", file=sys.stderr)
+        # torch adds lines of its own to an error that passes through its data pipes.
+        print(f"error: {str(e).splitlines()[0]}", file=sys.stderr)
         code = 1
     except BrokenPipeError:  # `osum ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -23,6 +23,7 @@ from wenet_osum.bin.wenet_flags import RECOGNIZE, add_idle_flags, idle_flags
 from wenet_osum.checkpoint.weights import load_checkpoint
 from wenet_osum.config import load_config
 from wenet_osum.dataset.dataset import Loader
+from wenet_osum.dataset.filter import WIDE_OPEN
 from wenet_osum.dataset.index import Index, build_index
 from wenet_osum.device import DEVICES, DTYPES, card
 from wenet_osum.errors import OsumError, run_main
@@ -69,17 +70,6 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--override_config", action="append", default=[], metavar="KEY=VALUE")
     add_idle_flags(p, RECOGNIZE)
     return p.parse_args(argv)
-
-
-# As WeNet's recognize.py has it: what training would leave out is decoded all the same.
-WIDE_OPEN = {
-    "max_length": 102400,
-    "min_length": 0,
-    "token_max_length": 102400,
-    "token_min_length": 0,
-    "min_output_input_ratio": 0,
-    "max_output_input_ratio": 102400,
-}
 
 
 def init_engine(args: argparse.Namespace, dtype: str) -> Engine:

@@ -6,6 +6,16 @@ from typing import Any
 
 from wenet_osum.errors import BadUtterance
 
+# As WeNet's recognize.py has it: what training would leave out is decoded all the same.
+WIDE_OPEN = {
+    "max_length": 102400,
+    "min_length": 0,
+    "token_max_length": 102400,
+    "token_min_length": 0,
+    "min_output_input_ratio": 0,
+    "max_output_input_ratio": 102400,
+}
+
 
 def check_length(key: str, seconds: float, limits: dict[str, Any]) -> float:
     """The length in 10 ms frames, not rounded, once it is within ``min_length`` and ``max_length``.

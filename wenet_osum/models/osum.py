@@ -230,10 +230,10 @@ class Osum(SpeechModel):
         speech: Tensor,
         speech_lengths: Tensor,
         beam_size: int = 1,
-        decoding_chunk_size: int = -1,
-        num_decoding_left_chunks: int = -1,
         length_penalty: float = 0.0,
         infos: dict[str, Any] | None = None,
+        decoding_chunk_size: int = -1,
+        num_decoding_left_chunks: int = -1,
         **unused: Any,
     ) -> dict[str, list[DecodeResult]]:
         """Answer a batch. ``methods``: ``llm_greedy``, ``llm_beam``, ``ctc_greedy_search``.

@@ -76,9 +76,10 @@ class WhisperMultitask(SpeechModel):
         speech: Tensor,
         speech_lengths: Tensor,
         beam_size: int = 1,
+        length_penalty: float = 0.0,
+        infos: dict[str, Any] | None = None,
         decoding_chunk_size: int = -1,
         num_decoding_left_chunks: int = -1,
-        infos: dict[str, Any] | None = None,
         **unused: Any,
     ) -> dict[str, list[DecodeResult]]:
         """Answer a batch. ``methods``: ``attention`` (greedy), ``ctc_greedy_search``; the rest as ``Osum.decode``."""

@@ -36,9 +36,9 @@ class BaseTokenizer(ABC):
         return tokens, self.tokens2ids(tokens)
 
     def detokenize(self, ids: list[int]) -> tuple[str, list[str]]:
-        """Text and tokens of ids."""
+        """Text and tokens of ids; runs of blanks in the text are one, as in a decode's ``text`` file."""
         tokens = self.ids2tokens(ids)
-        return self.tokens2text(tokens), tokens
+        return " ".join(self.tokens2text(tokens).split()), tokens
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, no end or other special id added."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.wenet.find import wenet_folder
+from wenet_osum.wenet.flags import check_flags, flag
 from wenet_osum.wenet.mend_audio import mend_torchaudio
 from wenet_osum.wenet.mends import (
     PoolErrors,
@@ -34,17 +35,6 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("program", help="wenet.bin.train, wenet.bin.recognize ..., or a script of WeNet's")
     p.add_argument("flags", nargs=argparse.REMAINDER, help="the program's own")
     return p.parse_args(argv)
-
-
-def flag(flags: list[str], name: str) -> str | None:
-    """The value of ``--name value`` or ``--name=value``, the last one given."""
-    value = None
-    for i, word in enumerate(flags):
-        if word == name and i + 1 < len(flags):
-            value = flags[i + 1]
-        elif word.startswith(f"{name}="):
-            value = word.partition("=")[2]
-    return value
 
 
 def run_script(path: Path, flags: list[str], task: str) -> None:
@@ -67,6 +57,7 @@ def run_module(name: str, flags: list[str], task: str) -> None:
     if not (folder.parent / f"{name.replace('.', '/')}.py").is_file():
         known = ", ".join(sorted(f"wenet.bin.{p.stem}" for p in (folder / "bin").glob("[a-z]*.py")))
         raise OsumError(name, "this WeNet has no such program", f"choose from {known}")
+    check_flags(name, flags)
     register(task)
     sys.argv = [name, *flags]
     training, model_dir = name == "wenet.bin.train", flag(flags, "--model_dir")
@@ -74,6 +65,7 @@ def run_module(name: str, flags: list[str], task: str) -> None:
         mend_ranks()
         if model_dir:  # WeNet's recipes make it; its train.py does not
             Path(model_dir).mkdir(parents=True, exist_ok=True)
+            mend_final_link(model_dir)
         train_utils = import_train_utils()
         mend_data_loader(train_utils)
         engine = flag(flags, "--train_engine")

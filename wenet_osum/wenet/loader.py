@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from wenet_osum.constants import IGNORE_ID
 from wenet_osum.dataset.dataset import target_weights, transcript_of
+from wenet_osum.dataset.filter import check_answer, check_length
 from wenet_osum.dataset.index import allowed_tasks, target_text, task_weights
 from wenet_osum.dataset.shards import JSON_SUFFIXES
 from wenet_osum.errors import BadUtterance, OsumError
@@ -40,7 +41,7 @@ class TaskSteps:
         # By value: while a dataset is built, the module's own names stand for the steps below.
         self.stock_filter: Callable[..., bool] = stock.filter
         self.stock_padding: Callable[..., dict[str, Any]] = stock.padding
-        self.table, self.conf, self.longest = run.table, run.conf, run.max_frames
+        self.table, self.conf, self.room = run.table, run.conf, run.room
         self.weights = task_weights(run.conf, run.table)
         self.mode, self.asked = mode, run.table.find(asked).name
 
@@ -84,13 +85,16 @@ class TaskSteps:
         return rng.choices(offered, chances)[0]
 
     def filter(self, sample: Sample, **conf: Any) -> bool:
-        """WeNet's filter, after what had no answer and what the encoder has no positions for."""
-        frames = sample["wav"].size(1) / sample["sample_rate"] * 100
+        """WeNet's filter, after what had no answer and what the model has no positions for."""
+        seconds = sample["wav"].size(1) / sample["sample_rate"]
         if self.mode == "train" and self.conf["speed_perturb"]:
-            frames /= 0.9
-        if self.longest is not None and frames >= self.longest + 1:
-            what = f"{frames / 100:.2f} s, the encoder has positions for {self.longest / 100} s"
-            logging.warning("%s: set aside: too_long: %s", sample["key"], what)
+            seconds /= 0.9
+        try:
+            frames = check_length(sample["key"], seconds, self.room)
+            if self.mode != "decode":
+                check_answer(sample["key"], len(sample["label"]), frames, self.room)
+        except BadUtterance as e:
+            logging.warning("%s: set aside: %s: %s", e.key, e.cause, e.detail)
             return False
         return not sample.get("set_aside") and self.stock_filter(sample, **conf)
 

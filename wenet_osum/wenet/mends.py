@@ -148,15 +148,18 @@ def mend_group_options() -> None:
 
 
 def mend_final_link(model_dir: str | None) -> None:
-    """``train`` links ``final.pt`` to ``N.pt``; the file is ``epoch_N.pt``."""
+    """``train`` links ``final.pt`` to ``N.pt``; the file is ``epoch_N.pt``. A link to nothing that an earlier run
+    left stands in the way of the next. One process of several does it."""
     final = Path(model_dir or "") / "final.pt"
-    if model_dir is None or not final.is_symlink() or final.exists():
+    if model_dir is None or os.environ.get("RANK", "0") != "0" or not final.is_symlink() or final.exists():
         return
     target = f"epoch_{os.readlink(final)}"
+    final.unlink()
     if (final.parent / target).is_file():
-        final.unlink()
         final.symlink_to(target)
         say(f"{final} pointed to nothing; it is {target} now")
+    else:
+        say(f"{final} pointed to nothing; it is removed")
 
 
 class PoolErrors:

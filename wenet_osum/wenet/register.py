@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from wenet_osum.checkpoint.weights import init_modules, llm_elsewhere, load_checkpoint, read_infos
+import yaml
+
+from wenet_osum.checkpoint.weights import init_modules, llm_elsewhere, load_checkpoint
 from wenet_osum.dataset.dataset import OsumDataset
 from wenet_osum.dataset.index import build_index, join_indexes
 from wenet_osum.errors import OsumError
@@ -20,6 +23,7 @@ from wenet_osum.models.osum import SpeechModel
 from wenet_osum.registry import CTCS, DECODERS, ENCODERS, MODELS, load_models
 from wenet_osum.train.optim import freeze_modules
 from wenet_osum.wenet.find import import_wenet
+from wenet_osum.wenet.lists import check_lists
 from wenet_osum.wenet.loader import TaskSteps, WithoutSpeakerNames
 from wenet_osum.wenet.planned import PlannedBatches
 from wenet_osum.wenet.run import Run
@@ -109,7 +113,7 @@ class Plugin:
             raise OsumError("dataset", "osum is the data engine of our models only", "set dataset: asr")
         paths = [lists] if isinstance(lists, str) else lists
         index = join_indexes(
-            [build_index(p, data_type, run.table, tokenizer.encode, run.conf) for p in paths]
+            [build_index(p, data_type, run.table, tokenizer.encode, run.fitting) for p in paths]
         )
         if not len(index):
             raise OsumError(", ".join(paths), "no utterance can be used", "check the list and filter_conf")
@@ -117,7 +121,7 @@ class Plugin:
             logging.warning("set aside: %s", skipped)
         seed = int(run.configs.get("seed", 777))
         train = split == "train"
-        dataset = OsumDataset(index, run.table, tokenizer, run.conf, seed, train)
+        dataset = OsumDataset(index, run.table, tokenizer, run.fitting, seed, train)
         cycle = int(run.configs["dataset_conf"].get("cycle", 1)) if train else 1
         batches = PlannedBatches(dataset, partition, cycle)
         if train:
@@ -135,7 +139,9 @@ class Plugin:
     ) -> Any:
         """WeNet's pipeline; for our models with our steps in it."""
         run = next((r for r in self.runs if r.tokenizer is tokenizer), None)
+        check_lists(data_type, data_list_file, None if run is None else run.table)
         if run is not None:
+            conf = {**run.conf, **(conf or {})}  # recognize.py copies it before we complete it
             ours = TaskSteps(self.processor, run, self.mode, self.task)
             steps = {name: getattr(ours, name) for name in STEPS}
         elif (conf or {}).get("speaker_conf") is None:
@@ -161,10 +167,14 @@ class Plugin:
             tables.update(theirs)
         model.prompts = run.prompts
         wrap_layers(model)
-        if getattr(args, "modes", None):
+        if hasattr(args, "modes"):
+            if not args.modes:
+                raise OsumError("--modes", "is missing", f"choose from {', '.join(model.modes)}")
             model.check_modes(args.modes)
         if getattr(args, "freeze_modules", None):  # WeNet reads the flag and does nothing
             freeze_modules(model, args.freeze_modules)
+        if hasattr(args, "train_engine") and not any(p.requires_grad for p in model.parameters()):
+            raise OsumError("model_conf.trainable", "no parameter is left to train", "name at least one part")
         return model, configs
 
     def init_model(self, stock: Callable[..., Any], args: Any, configs: dict[str, Any]) -> Any:
@@ -172,8 +182,16 @@ class Plugin:
         if isinstance(model, SpeechModel):
             leave_llm_out(model)
             infos = configs["init_infos"]
+            epoch = infos["epoch"] + 1 if str(infos.get("tag")).startswith("epoch_") else 0
+            if (
+                hasattr(args, "train_engine")
+                and "save_interval" not in configs
+                and epoch >= configs["max_epoch"]
+            ):
+                what = f"{epoch} of {configs['max_epoch']} epochs are done"
+                raise OsumError(str(args.checkpoint), what, "raise max_epoch to go on")
             for batches in self.planned:  # go on where the checkpoint stopped
-                batches.epoch = infos["epoch"] + 1 if str(infos.get("tag")).startswith("epoch_") else 0
+                batches.epoch = epoch
         return model, configs
 
     def load_checkpoint(self, stock: Callable[..., Any], model: Any, path: str) -> dict[str, Any]:
@@ -181,11 +199,9 @@ class Plugin:
         if not isinstance(model, SpeechModel):
             return stock(model, path)
         load_checkpoint(model, path)
-        infos = str(path)[: -len(".pt")] + ".yaml" if str(path).endswith(".pt") else ""
-        try:
-            return read_infos(infos)
-        except FileNotFoundError:
-            return {}
+        infos = Path(path).with_suffix(".yaml")
+        facts = yaml.safe_load(infos.read_text(encoding="utf-8")) if infos.is_file() else None
+        return facts if isinstance(facts, dict) else {}
 
     def load_trained_modules(self, stock: Callable[..., Any], model: Any, args: Any) -> dict[str, Any]:
         """``--enc_init``, by our rules for our models."""

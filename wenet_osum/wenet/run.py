@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from wenet_osum.bin.common import load_table, max_frames, prepare_configs
+from wenet_osum.bin.common import leave_room, load_table, prepare_configs
 from wenet_osum.config import check_config
+from wenet_osum.dataset.filter import WIDE_OPEN
 from wenet_osum.errors import OsumError
 from wenet_osum.models.prompts import Prompts
-from wenet_osum.registry import ENCODERS
+from wenet_osum.registry import DECODERS, ENCODERS
 from wenet_osum.text import init_tokenizer
 
 # What WeNet's two schedulers take; an optimizer takes what torch's class does.
@@ -26,7 +28,8 @@ class Run:
     """Attributes:
     configs: WeNet's dict, completed in place. table, tokenizer: ours.
     conf: ``dataset_conf``, checked and with our defaults.
-    max_frames: the most feature frames that the encoder has positions for; None for WeNet's encoders.
+    fitting: ``conf`` with ``filter_conf`` lowered to what encoder and decoder have positions for.
+    room: that limit alone, as a ``filter_conf``.
     """
 
     def __init__(self, configs: dict[str, Any]):
@@ -34,11 +37,20 @@ class Run:
         self.configs, self.conf = configs, own["dataset_conf"]
         self.table, self.tokenizer = load_table(own), init_tokenizer(own)
         prepare_configs(own, self.tokenizer)
-        self.max_frames = None
-        if own["encoder"] in ENCODERS and not self.conf["log_mel_spectrogram_conf"]["pad_or_trim"]:
-            with torch.device("meta"):
-                encoder = ENCODERS.build(own["encoder"], own["input_dim"], conf=own["encoder_conf"])
-            self.max_frames = max_frames(encoder)
+        # Of the model only what has positions, and without weights.
+        parts = SimpleNamespace(encoder=None, decoder=None)
+        with torch.device("meta"):
+            if own["encoder"] in ENCODERS:
+                parts.encoder = ENCODERS.build(own["encoder"], own["input_dim"], conf=own["encoder_conf"])
+            if own["decoder"] == "whisper" and parts.encoder is not None:
+                size = parts.encoder.output_size()
+                vocab = own["vocab_size"]
+                parts.decoder = DECODERS.build("whisper", vocab, size, conf=own["decoder_conf"])
+        encode = self.tokenizer.encode
+        self.fitting = leave_room(parts, self.conf, self.table, encode)
+        self.room = leave_room(parts, {**self.conf, "filter_conf": WIDE_OPEN}, self.table, encode)[
+            "filter_conf"
+        ]
         self.complete(own)
 
     def complete(self, own: dict[str, Any]) -> None:
