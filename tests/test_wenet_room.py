@@ -189,7 +189,7 @@ def test_bad_input_modes_frozen_words_and_trainer_keys(plugin: register.Plugin, 
 
     with pytest.raises(OsumError, match=r"--modes: this model does not have 'attention_rescoring'; choose"):
         init_model(argparse.Namespace(modes=["llm_greedy", "attention_rescoring"]), configs)
-    with pytest.raises(OsumError, match="--freeze_modules encodre: no weight"):
+    with pytest.raises(OsumError, match="--freeze_modules: no weight has 'encodre' in its name"):
         init_model(argparse.Namespace(freeze_modules=["encodre"]), configs)
     model, _ = init_model(argparse.Namespace(freeze_modules=["encoder."]), configs)
     assert not any(p.requires_grad for p in model.encoder.parameters())
@@ -233,7 +233,9 @@ def loaded(
         pipe = Dataset("raw", "data.list", tokenizer, conf, False)
     else:
         pipe = init_dataset("asr", "raw", "data.list", tokenizer, conf, split == "train", split=split)
-    return pipe([{**s, "feat": torch.zeros(10 + i, 80)} for i, s in enumerate(samples)]), tokenizer
+    audio = {"wav": torch.zeros(1, 8000), "sample_rate": 16000}
+    rows = [{**audio, **s, "feat": torch.zeros(10 + i, 80)} for i, s in enumerate(samples)]
+    return pipe(rows), tokenizer
 
 
 def test_tasks_and_languages_of_a_list_reach_the_batch(plugin: register.Plugin, configs: dict[str, Any]):
@@ -270,6 +272,19 @@ def test_what_has_no_answer_is_set_aside_in_training_only(plugin: register.Plugi
     assert batch["keys"] == ["b"]
     batch, _ = loaded(plugin, configs, samples, "decode")
     assert sorted(batch["keys"]) == ["a", "b"]
+
+
+def test_what_the_encoder_cannot_hold_is_set_aside(
+    plugin: register.Plugin, configs: dict[str, Any], caplog: pytest.LogCaptureFixture
+):
+    long, fits = (torch.zeros(1, n) for n in (30 * 8000 + 80, 30 * 8000 + 79))
+    samples = [
+        {"key": "a", "txt": "no", "wav": long, "sample_rate": 8000},
+        {"key": "b", "txt": "no", "wav": fits, "sample_rate": 8000},
+    ]
+    for split in ("train", "decode"):
+        assert loaded(plugin, configs, samples, split)[0]["keys"] == ["b"]
+    assert caplog.text.count("a: set aside: too_long: 30.01 s, the encoder has positions for 30.0 s") == 2
 
 
 def test_decoding_asks_the_task_it_was_told(plugin: register.Plugin, configs: dict[str, Any]):

@@ -22,29 +22,27 @@ from wenet_osum.dataset.dataset import target_weights, transcript_of
 from wenet_osum.dataset.index import allowed_tasks, target_text, task_weights
 from wenet_osum.dataset.shards import JSON_SUFFIXES
 from wenet_osum.errors import BadUtterance, OsumError
-from wenet_osum.tasks import TaskTable
 from wenet_osum.tasks.prompts import language_of
 from wenet_osum.wenet.mends import say
+from wenet_osum.wenet.run import Run
 
 Sample = dict[str, Any]
 
 
 class TaskSteps:
     """Args:
-    stock: WeNet's ``dataset.processor``. table: the tasks. tokenizer: ours. conf: ``dataset_conf``, checked.
+    stock: WeNet's ``dataset.processor``. run: the config's.
     mode: ``train`` (an utterance's task is drawn anew each time), ``dev`` (drawn once for all) or ``decode``.
     asked: the task of an utterance that names none, in ``decode``.
     """
 
-    def __init__(
-        self, stock: Any, table: TaskTable, tokenizer: Any, conf: dict[str, Any], mode: str, asked: str
-    ):
+    def __init__(self, stock: Any, run: Run, mode: str, asked: str):
         # By value: while a dataset is built, the module's own names stand for the steps below.
         self.stock_filter: Callable[..., bool] = stock.filter
         self.stock_padding: Callable[..., dict[str, Any]] = stock.padding
-        self.table, self.tokenizer, self.conf = table, tokenizer, conf
-        self.weights = task_weights(conf, table)
-        self.mode, self.asked = mode, table.find(asked).name
+        self.table, self.conf, self.longest = run.table, run.conf, run.max_frames
+        self.weights = task_weights(run.conf, run.table)
+        self.mode, self.asked = mode, run.table.find(asked).name
 
     def tokenize(self, sample: Sample, tokenizer: Any) -> Sample:
         """Give the sample its task, language and answer; ``label`` is the answer's ids."""
@@ -86,7 +84,14 @@ class TaskSteps:
         return rng.choices(offered, chances)[0]
 
     def filter(self, sample: Sample, **conf: Any) -> bool:
-        """WeNet's filter, after what had no answer."""
+        """WeNet's filter, after what had no answer and what the encoder has no positions for."""
+        frames = sample["wav"].size(1) / sample["sample_rate"] * 100
+        if self.mode == "train" and self.conf["speed_perturb"]:
+            frames /= 0.9
+        if self.longest is not None and frames >= self.longest + 1:
+            what = f"{frames / 100:.2f} s, the encoder has positions for {self.longest / 100} s"
+            logging.warning("%s: set aside: too_long: %s", sample["key"], what)
+            return False
         return not sample.get("set_aside") and self.stock_filter(sample, **conf)
 
     def detect_language(self, sample: Sample, limited_langs: list[str]) -> Sample:

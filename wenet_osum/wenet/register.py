@@ -18,6 +18,7 @@ from wenet_osum.models.attention import EncoderLayer
 from wenet_osum.models.llm_decoder import LLMDecoder
 from wenet_osum.models.osum import SpeechModel
 from wenet_osum.registry import CTCS, DECODERS, ENCODERS, MODELS, load_models
+from wenet_osum.train.optim import freeze_modules
 from wenet_osum.wenet.find import import_wenet
 from wenet_osum.wenet.loader import TaskSteps, WithoutSpeakerNames
 from wenet_osum.wenet.planned import PlannedBatches
@@ -135,7 +136,7 @@ class Plugin:
         """WeNet's pipeline; for our models with our steps in it."""
         run = next((r for r in self.runs if r.tokenizer is tokenizer), None)
         if run is not None:
-            ours = TaskSteps(self.processor, run.table, tokenizer, run.conf, self.mode, self.task)
+            ours = TaskSteps(self.processor, run, self.mode, self.task)
             steps = {name: getattr(ours, name) for name in STEPS}
         elif (conf or {}).get("speaker_conf") is None:
             steps = {"padding": WithoutSpeakerNames(self.processor)}
@@ -163,7 +164,7 @@ class Plugin:
         if getattr(args, "modes", None):
             model.check_modes(args.modes)
         if getattr(args, "freeze_modules", None):  # WeNet reads the flag and does nothing
-            freeze(model, args.freeze_modules)
+            freeze_modules(model, args.freeze_modules)
         return model, configs
 
     def init_model(self, stock: Callable[..., Any], args: Any, configs: dict[str, Any]) -> Any:
@@ -225,16 +226,6 @@ def wrap_layers(model: SpeechModel) -> None:
     if isinstance(model.decoder, LLMDecoder):
         layers = model.decoder.causal_lm.base_model.layers
         fsdp.WENET_DECODER_LAYERS_CLASSES["llm_layer"] = type(layers[0])
-
-
-def freeze(model: SpeechModel, words: list[str]) -> None:
-    """``--freeze_modules``: parameters whose name has one of the words do not learn."""
-    for word in words:
-        found = [p for n, p in model.named_parameters() if word in n]
-        if not found:
-            raise OsumError(f"--freeze_modules {word}", "no weight has that in its name", "check the name")
-        for p in found:
-            p.requires_grad_(False)
 
 
 def leave_llm_out(model: SpeechModel) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from wenet_osum.bin.common import load_table, prepare_configs
+import torch
+
+from wenet_osum.bin.common import load_table, max_frames, prepare_configs
 from wenet_osum.config import check_config
 from wenet_osum.errors import OsumError
 from wenet_osum.models.prompts import Prompts
+from wenet_osum.registry import ENCODERS
 from wenet_osum.text import init_tokenizer
 
 # What WeNet's two schedulers take; an optimizer takes what torch's class does.
@@ -23,6 +26,7 @@ class Run:
     """Attributes:
     configs: WeNet's dict, completed in place. table, tokenizer: ours.
     conf: ``dataset_conf``, checked and with our defaults.
+    max_frames: the most feature frames that the encoder has positions for; None for WeNet's encoders.
     """
 
     def __init__(self, configs: dict[str, Any]):
@@ -30,6 +34,11 @@ class Run:
         self.configs, self.conf = configs, own["dataset_conf"]
         self.table, self.tokenizer = load_table(own), init_tokenizer(own)
         prepare_configs(own, self.tokenizer)
+        self.max_frames = None
+        if own["encoder"] in ENCODERS and not self.conf["log_mel_spectrogram_conf"]["pad_or_trim"]:
+            with torch.device("meta"):
+                encoder = ENCODERS.build(own["encoder"], own["input_dim"], conf=own["encoder_conf"])
+            self.max_frames = max_frames(encoder)
         self.complete(own)
 
     def complete(self, own: dict[str, Any]) -> None:
