@@ -204,9 +204,10 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> dict[st
     given = read_config(path)
     for item in overrides or []:
         apply_override(given, item)
+    configs = check_config(given, str(path))
     if idle := take_out(given)[1]:
         logging.info("%s: no effect here: %s", path, ", ".join(idle))
-    return check_config(given, str(path))
+    return configs
 
 
 def check_config(given: dict[str, Any], where: str) -> dict[str, Any]:

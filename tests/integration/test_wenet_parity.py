@@ -7,6 +7,7 @@ import importlib
 import logging
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -114,12 +115,17 @@ def test_wenet_yamls_load_once_their_model_is_ours(
 
 
 @pytest.fixture(scope="module")
-def processor(wenet_dir: Path) -> ModuleType:
+def processor(wenet_dir: Path) -> Iterator[ModuleType]:
+    """WeNet's processors, imported here and taken out again: other tests look for a WeNet that is not there."""
     pytest.importorskip("torchaudio", reason="torchaudio is not installed: WeNet's processors need it")
     from wenet_osum.wenet.find import import_wenet
 
+    path = list(sys.path)
     import_wenet()
-    return importlib.import_module("wenet.dataset.processor")
+    yield importlib.import_module("wenet.dataset.processor")
+    sys.path[:] = path
+    for name in [n for n in sys.modules if n.partition(".")[0] == "wenet"]:
+        del sys.modules[name]
 
 
 def test_wenet_filter_keeps_the_same_utterances(processor: ModuleType):

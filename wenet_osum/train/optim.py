@@ -20,7 +20,8 @@ def build_optimizer(model: Any, name: str, conf: dict[str, Any]) -> torch.optim.
         OsumError: an unknown part or module, nothing that learns, or something that learns in half precision.
     """
     conf = dict(conf)
-    lr, decay, scales, modules = (conf.pop(k) for k in ("lr", "weight_decay", "lr_scale", "modules"))
+    lr, decay, scales = conf.pop("lr"), conf.pop("weight_decay"), conf.pop("lr_scale")
+    modules = conf.pop("modules", [])
     parts = by_module(model, modules) if modules else model.parts()
     rates = dict(zip(parts, lr)) if modules else {part: lr * scales.get(part, 1.0) for part in parts}
     for part in scales:
@@ -115,7 +116,7 @@ def build_scheduler(
     the rate from below; ``warmup_ratio`` and ``hold_ratio`` are shares of ``max_steps``."""
     conf = {**conf, "max_steps": conf["max_steps"] or total}
     for steps, ratio in (("warmup_steps", "warmup_ratio"), ("hold_steps", "hold_ratio")):
-        if conf[ratio] is not None:
+        if conf.get(ratio) is not None:
             conf[steps] = int(conf[ratio] * conf["max_steps"])
     base = max(g["lr"] for g in optimizer.param_groups)
 
