@@ -137,10 +137,11 @@ def test_registering_adds_and_takes_nothing_away(plugin: register.Plugin):
     assert set(init_model.WENET_CTC_CLASSES) == {"ctc", "none"}
     # A name that WeNet had imported before is replaced as well.
     assert cli.init_model is init_model.init_model and cli.init_tokenizer is init_tokenizer.init_tokenizer
-    stock = {"model": "asr_model", "tokenizer": "char"}
+    stock = {"model": "asr_model", "tokenizer": "char", "dataset_conf": {"fbank_conf": {"num_mel_bins": 40}}}
     assert init_tokenizer.init_tokenizer(stock) == ("stock tokenizer", "char")
     built, _ = init_model.init_model(argparse.Namespace(checkpoint="a.pt"), stock)
     assert built == {"ctc": init_model.StockCTC} and stock["init_infos"] == {"stock": "a.pt"}
+    assert stock["input_dim"] == 40  # which WeNet fills in for one of its models only
 
 
 def test_registering_twice_is_registering_once(plugin: register.Plugin):
@@ -169,6 +170,23 @@ def test_a_model_of_ours_is_built_by_wenet(plugin: register.Plugin, configs: dic
         assert any(type(m) is cls for m in model.modules())
     prompt = model.prompts.batch(["asr"], ["en"], draw=False)[0].tolist()
     assert prompt == tokenizer.encode("<TRANSCRIBE>")
+
+
+def test_an_encoder_of_wenets_may_have_wenets_features(configs: dict[str, Any], plugin: register.Plugin):
+    data = {"fbank_conf": {"num_mel_bins": 40}, **configs["dataset_conf"]}
+    theirs = {
+        **configs,
+        "encoder": "conformer",
+        "encoder_conf": {},
+        "cmvn": "global_cmvn",
+        "dataset_conf": data,
+    }
+    run = plugin.run_of(theirs)
+    assert (theirs["input_dim"], theirs["cmvn"]) == (40, "global_cmvn")
+    assert run.conf["feats_type"] == theirs["dataset_conf"]["feats_type"] == "fbank"
+    for change in ({"encoder": "whisper_osum"}, {"dataset": "osum"}):  # ours take log-mel
+        with pytest.raises(OsumError, match=r"feats_type: is not given beside fbank_conf"):
+            plugin.run_of({**theirs, **change, "dataset_conf": {"fbank_conf": {}}})
 
 
 def test_checkpoints_are_checked_for_our_models(
@@ -222,8 +240,17 @@ def test_a_frozen_pretrained_llm_is_not_saved(
     units = Path(configs["tokenizer_conf"]["symbol_table_path"])
     units.write_text("".join(f"{c} {i}\n" for i, c in enumerate(["<blank>", "<unk>", "<sos/eos>", *"abc"])))
     model, _ = init_model(argparse.Namespace(), configs)
-    saved = [n for n in model.state_dict() if n.startswith("decoder.")]
+    from wenet.utils.checkpoint import save_state_dict_and_infos
+
+    saved = [n for n in save_state_dict_and_infos(model.state_dict(), "a.pt") if n.startswith("decoder.")]
     assert saved and all("lora_" in n for n in saved)
+    fsdp = argparse.Namespace(train_engine="torch_fsdp", fsdp_sharding_strategy="zero2")
+    configs["decoder_conf"]["dtype"] = "bf16"
+    model, _ = init_model(fsdp, configs)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}  # FSDP flattens what is of one type
+    fsdp.fsdp_sharding_strategy = "model"
+    with pytest.raises(OsumError, match="--fsdp_sharding_strategy model: wraps the LLM whole"):
+        init_model(fsdp, configs)
 
 
 # --- data
@@ -423,6 +450,10 @@ def test_our_engine_goes_through_wenets_loader(
     planned = PlannedBatches(batches.dataset, True)
     loader = DataLoader(planned, batch_size=None, num_workers=2, persistent_workers=True)
     assert [[b["keys"] for b in loader] for _ in range(2)] == epochs  # the plan's order, whatever the workers
+    dev = init_dataset("osum", "raw", data, tokenizer, configs["dataset_conf"], False, split="cv")
+    assert [b["tasks"] for b in dev] == [
+        b["tasks"] for b in dev
+    ]  # losses of epochs are of the same questions
     with pytest.raises(OsumError, match="dataset: osum is the data engine of our models only"):
         init_dataset("osum", "raw", [data], "another tokenizer", {}, True)
 
@@ -503,6 +534,9 @@ def test_flags_are_found_in_either_form():
             "--override_config 'a.b 1': the config has no a.b",
         ),
         (["--config", "ok.yaml", "--override_config", "model=1"], "is not 'KEY VALUE'"),
+        (["--config", "ok.yaml", "--override_config", "n one"], "'one' cannot take the place of 3"),
+        (["--train_engine", "deepspeed"], "--deepspeed_config: is missing; give DeepSpeed's json"),
+        (["--train_engine", "torch_fsdp", "--device", "cpu"], "torch_fsdp: is not for a CPU in WeNet"),
     ],
 )
 def test_bad_input_flags_that_wenet_does_not_check(
@@ -512,7 +546,7 @@ def test_bad_input_flags_that_wenet_does_not_check(
     Path("bad.yaml").write_text("a: [", encoding="utf-8")
     Path("bare.yaml").write_text("model: osum", encoding="utf-8")
     Path("ok.yaml").write_text(
-        "model: osum\ndataset_conf: {filter_conf: {}, batch_conf: {}}", encoding="utf-8"
+        "n: 3\nmodel: osum\ndataset_conf: {filter_conf: {}, batch_conf: {}}", encoding="utf-8"
     )
     with pytest.raises(OsumError, match=re.escape(message)):
         flags.check_flags("wenet.bin.recognize", argv)

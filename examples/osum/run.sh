@@ -39,7 +39,7 @@ num_threads=1          # threads of each on CPU
 num_workers=0          # data workers of each; on GPU take a few
 override=              # KEY=VALUE for both stages' --override_config
 
-average_num=2
+average_num=1          # checkpoints; here the learning rate ends at 0, and the last one is better than a mean
 decode_checkpoint=     # $dir/final.pt
 decode_modes=          # llm_greedy, or llm_beam for --corpus asterisk
 decode_batch=32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,46 @@ def test_wenet_reads_a_checkpoint_of_ours(run: dict[str, Any], python: Callable[
         *("--tensorboard_dir", tmp_path / "tb", "--override_config", "max_epoch 3", "--num_workers", 1),
     )
     assert (tmp_path / "exp" / "epoch_2.pt").is_file() and not (tmp_path / "exp" / "epoch_3.pt").is_file()
+
+
+@pytest.mark.integration
+def test_wenet_conformer_with_fbank_and_cmvn_before_our_llm(
+    corpus: dict[str, Path], python: Callable[..., Any], tmp_path: Path, wenet_dir: Path
+):
+    """WeNet's loader makes the features, and WeNet's tool, mended, their statistics."""
+    rows = [json.loads(line) for line in corpus["raw"].read_text(encoding="utf-8").splitlines()]
+    (tmp_path / "wav.scp").write_text("".join(f"{r['key']} {r['wav']}\n" for r in rows))
+    config = run_config(
+        tmp_path,
+        stage2_config(encoder="conformer", encoder_conf=CONFORMER),
+        dataset="asr",
+        cmvn="global_cmvn",
+        cmvn_conf={"cmvn_file": str(tmp_path / "global_cmvn"), "is_json_cmvn": True},
+        dataset_conf={
+            "fbank_conf": {"num_mel_bins": 40, "frame_shift": 10, "frame_length": 25, "dither": 0.1},
+            "batch_conf": {"batch_type": "static", "batch_size": 3},
+            "filter_conf": {"max_length": 3000},
+        },
+        max_epoch=3,
+    )
+    tool = wenet_dir / "tools" / "compute_cmvn_stats.py"
+    stats = [
+        "--train_config",
+        config,
+        "--in_scp",
+        tmp_path / "wav.scp",
+        "--out_cmvn",
+        tmp_path / "global_cmvn",
+    ]
+    python("-m", "wenet_osum.wenet", tool, *stats)
+    python(
+        *("-m", "wenet_osum.wenet", "wenet.bin.train", "--device", "cpu", "--ddp.dist_backend", "gloo"),
+        *("--config", config, "--train_data", corpus["raw"], "--cv_data", corpus["raw"]),
+        *("--model_dir", tmp_path / "exp", "--tensorboard_dir", tmp_path / "tb"),
+    )
+    python(
+        *("-m", "wenet_osum.wenet", "wenet.bin.recognize", "--config", tmp_path / "exp" / "train.yaml"),
+        *("--checkpoint", tmp_path / "exp" / "final.pt", "--test_data", corpus["raw"]),
+        *("--modes", "llm_greedy", "--result_dir", tmp_path / "decode"),
+    )
+    assert len(texts(tmp_path / "decode" / "llm_greedy" / "text")) == 6

@@ -29,10 +29,18 @@ def flag(flags: list[str], name: str) -> str | None:
 def check_flags(program: str, flags: list[str]) -> None:
     """Raises:
     OsumError: a config that is no YAML or, for ``recognize``, lacks what it takes for granted; an override of a
-        key that the config does not have; a batch of no utterances; fewer checkpoints than are to be averaged.
+        key that the config does not have or not in that type; an engine without what it needs; a batch of no
+        utterances; fewer checkpoints than are to be averaged.
     """
     if program == "wenet.bin.average_model":
         check_checkpoints(flags)
+    engine = flag(flags, "--train_engine")
+    if engine == "deepspeed" and flag(flags, "--deepspeed_config") is None:
+        raise OsumError("--deepspeed_config", "is missing", "give DeepSpeed's json")
+    if engine == "torch_fsdp" and flag(flags, "--device") == "cpu":
+        raise OsumError(
+            "--train_engine torch_fsdp", "is not for a CPU in WeNet", "take torch_ddp or deepspeed"
+        )
     path = flag(flags, "--config")
     if path is None:
         return  # what is missing is told by WeNet's own parser
@@ -69,3 +77,9 @@ def check_override(item: str, config: dict[str, Any]) -> None:
             mend = "WeNet overrides keys that the config has; add it there"
             raise OsumError(f"--override_config {item!r}", f"the config has no {words[0]}", mend)
         section = section[key]
+    try:  # WeNet turns the word into the type of what is there
+        if not isinstance(section, bool):
+            type(section)(words[1])
+    except (TypeError, ValueError):
+        what = f"{words[1]!r} cannot take the place of {section!r:.80}"
+        raise OsumError(f"--override_config {item!r}", what, "write it into the config") from None

@@ -32,7 +32,8 @@ class PlannedBatches(IterableDataset[Batch]):
         for _ in range(self.cycle):
             # Workers take turns in WeNet's loader, so the batches come in the plan's order.
             mine = self.dataset.plan(self.epoch, rank, world_size)[first::step]
-            self.epoch += 1
+            if self.dataset.train:  # validation asks the same in every epoch
+                self.epoch += 1
             for items in mine:
                 batch = collate([self.dataset[item] for item in items])
                 for skipped in batch["skipped"]:

@@ -25,8 +25,9 @@ from wenet_osum.train.optim import freeze_modules
 from wenet_osum.wenet.find import import_wenet
 from wenet_osum.wenet.lists import check_lists
 from wenet_osum.wenet.loader import TaskSteps, WithoutSpeakerNames
+from wenet_osum.wenet.mends import say
 from wenet_osum.wenet.planned import PlannedBatches
-from wenet_osum.wenet.run import Run
+from wenet_osum.wenet.run import Run, mel_bins
 
 STEPS = ("tokenize", "filter", "detect_language", "detect_task", "padding")
 
@@ -43,6 +44,7 @@ class Plugin:
         self.runs: list[Run] = []  # one for each config that came by
         self.mode = "decode"  # what a dataset is built for; recognize.py builds its own directly
         self.planned: list[PlannedBatches] = []
+        self.left_out: set[str] = set()  # weights that are not written to checkpoints
 
     def install(self) -> None:
         """Add to WeNet's tables; put our functions before WeNet's, wherever they were imported to."""
@@ -64,6 +66,7 @@ class Plugin:
             ("utils.init_model", "init_speech_model", self.init_speech_model),
             ("utils.checkpoint", "load_checkpoint", self.load_checkpoint),
             ("utils.checkpoint", "load_trained_modules", self.load_trained_modules),
+            ("utils.checkpoint", "save_state_dict_and_infos", self.save_state_dict_and_infos),
             ("dataset.dataset", "Dataset", self.dataset),
         ):
             replace(importlib.import_module(f"wenet.{module}"), name, ours)
@@ -154,6 +157,10 @@ class Plugin:
     def init_speech_model(self, stock: Callable[..., Any], args: Any, configs: dict[str, Any]) -> Any:
         """For our models: our CTC head, prompts of their own, and the flags that WeNet reads too late."""
         if not is_ours(configs):
+            if "input_dim" not in configs:  # train.py fills it in for asr_model alone
+                data = configs["dataset_conf"]
+                configs["input_dim"] = mel_bins(data, data.get("feats_type", "fbank"))
+                say(f"input_dim is not in the config of a {configs.get('model')}: {configs['input_dim']}")
             return stock(args, configs)
         run = self.run_of(configs)
         if hasattr(args, "train_engine"):
@@ -175,12 +182,14 @@ class Plugin:
             freeze_modules(model, args.freeze_modules)
         if hasattr(args, "train_engine") and not any(p.requires_grad for p in model.parameters()):
             raise OsumError("model_conf.trainable", "no parameter is left to train", "name at least one part")
+        if getattr(args, "train_engine", None) == "torch_fsdp":
+            fit_fsdp(model, args)
         return model, configs
 
     def init_model(self, stock: Callable[..., Any], args: Any, configs: dict[str, Any]) -> Any:
         model, configs = stock(args, configs)
         if isinstance(model, SpeechModel):
-            leave_llm_out(model)
+            self.left_out = llm_left_out(model)
             infos = configs["init_infos"]
             epoch = infos["epoch"] + 1 if str(infos.get("tag")).startswith("epoch_") else 0
             if (
@@ -202,6 +211,11 @@ class Plugin:
         infos = Path(path).with_suffix(".yaml")
         facts = yaml.safe_load(infos.read_text(encoding="utf-8")) if infos.is_file() else None
         return facts if isinstance(facts, dict) else {}
+
+    def save_state_dict_and_infos(
+        self, stock: Callable[..., Any], state_dict: dict[str, Any], path: str, infos: Any = None
+    ) -> Any:
+        return stock({n: t for n, t in state_dict.items() if n not in self.left_out}, path, infos)
 
     def load_trained_modules(self, stock: Callable[..., Any], model: Any, args: Any) -> dict[str, Any]:
         """``--enc_init``, by our rules for our models."""
@@ -244,17 +258,27 @@ def wrap_layers(model: SpeechModel) -> None:
         fsdp.WENET_DECODER_LAYERS_CLASSES["llm_layer"] = type(layers[0])
 
 
-def leave_llm_out(model: SpeechModel) -> None:
-    """From here on the state dict, which WeNet saves whole, is without an LLM that has a folder of its own."""
+def llm_left_out(model: SpeechModel) -> set[str]:
+    """Names of the weights that checkpoints go without: those of a frozen LLM that has a folder of its own."""
     elsewhere = llm_elsewhere(model)
-    if not elsewhere.isdisjoint({n for n, p in model.named_parameters() if p.requires_grad}):
-        return
+    learns = {n for n, p in model.named_parameters() if p.requires_grad}
+    return elsewhere if elsewhere.isdisjoint(learns) else set()
 
-    def drop(_: Any, state: dict[str, Any], prefix: str, *__: Any) -> None:
-        for name in elsewhere:
-            state.pop(prefix + name, None)
 
-    model._register_state_dict_hook(drop)
+def fit_fsdp(model: SpeechModel, args: Any) -> None:
+    """FSDP flattens the weights of a layer together, so they must be of one type; LoRA is fp32.
+
+    Raises:
+        OsumError: a way of sharding that cannot hold this model.
+    """
+    if getattr(args, "fsdp_sharding_strategy", None) == "model":
+        what = "wraps the LLM whole, and its embeddings are read from outside"
+        raise OsumError("--fsdp_sharding_strategy model", what, "take zero2 or zero3")
+    if not all(p.is_floating_point() for p in model.parameters()):
+        raise OsumError("decoder_conf.quant", "FSDP cannot shard 4 or 8 bits", "set decoder_conf.quant: none")
+    if len({p.dtype for p in model.parameters()}) > 1:
+        say("weights of several types, which FSDP cannot flatten together: fp32 for all")
+        model.float()
 
 
 _installed: list[Plugin] = []

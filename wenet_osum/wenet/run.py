@@ -24,6 +24,32 @@ SCHEDULERS = {
 }
 
 
+def features_of_wenet(configs: dict[str, Any]) -> str | None:
+    """``feats_type`` of an encoder of WeNet's that reads from WeNet's loader, which makes features that ours does
+    not; None where our rules hold."""
+    data = configs.get("dataset_conf")
+    if configs.get("encoder") in ENCODERS or configs.get("dataset") == "osum" or not isinstance(data, dict):
+        return None
+    # Without a feats_type, WeNet's is fbank; ours stands unless its conf says what is meant.
+    named = (k for k in ("fbank", "mfcc") if f"{k}_conf" in data)
+    return data.get("feats_type") or next(named, "log_mel_spectrogram")
+
+
+def with_our_features(configs: dict[str, Any], kind: str) -> dict[str, Any]:
+    """A config as if for our features and no CMVN, so that all the rest of it can be checked by our rules."""
+    data = {
+        k: v for k, v in configs["dataset_conf"].items() if k not in ("feats_type", "fbank_conf", "mfcc_conf")
+    }
+    dropped = ("cmvn",) if kind == "log_mel_spectrogram" else ("cmvn", "input_dim")
+    return {**{k: v for k, v in configs.items() if k not in dropped}, "dataset_conf": data}
+
+
+def mel_bins(data: dict[str, Any], kind: str) -> int:
+    """The size of a feature frame, with WeNet's defaults."""
+    conf = data.get(f"{kind}_conf") or {}
+    return int(conf.get("num_mel_bins", 80 if kind == "log_mel_spectrogram" else 23))
+
+
 class Run:
     """Attributes:
     configs: WeNet's dict, completed in place. table, tokenizer: ours.
@@ -33,7 +59,8 @@ class Run:
     """
 
     def __init__(self, configs: dict[str, Any]):
-        own = check_config(configs, "--config")
+        kind = features_of_wenet(configs)
+        own = check_config(configs if kind is None else with_our_features(configs, kind), "--config")
         self.configs, self.conf = configs, own["dataset_conf"]
         self.table, self.tokenizer = load_table(own), init_tokenizer(own)
         prepare_configs(own, self.tokenizer)
@@ -51,6 +78,9 @@ class Run:
         self.room = leave_room(parts, {**self.conf, "filter_conf": WIDE_OPEN}, self.table, encode)[
             "filter_conf"
         ]
+        if kind is not None:
+            self.conf["feats_type"] = kind
+            own["input_dim"] = configs.get("input_dim", mel_bins(configs["dataset_conf"], kind))
         self.complete(own)
 
     def complete(self, own: dict[str, Any]) -> None:
