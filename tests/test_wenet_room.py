@@ -189,6 +189,22 @@ def test_an_encoder_of_wenets_may_have_wenets_features(configs: dict[str, Any], 
             plugin.run_of({**theirs, **change, "dataset_conf": {"fbank_conf": {}}})
 
 
+def test_wenets_trainer_has_our_defaults(plugin: register.Plugin, configs: dict[str, Any]):
+    configs.update(optim_conf={"lr": 1e-3}, scheduler_conf={})
+    plugin.run_of(configs).fit_trainer()
+    optim = {"lr": 1e-3, "betas": [0.9, 0.99], "eps": 1e-6, "weight_decay": 0.01, "modules": []}
+    assert (configs["optim"], configs["optim_conf"]) == ("adamw", optim)
+    assert (configs["scheduler"], configs["scheduler_conf"]) == ("warmuplr", {"warmup_steps": 8000})
+
+
+def test_a_folder_for_load_model_may_be_anywhere(
+    plugin: register.Plugin, configs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path.parent)
+    configs["tokenizer_conf"] = {"symbol_table_path": "units.txt"}
+    assert plugin.run_of(configs, str(tmp_path / "final.pt")).tokenizer.vocab_size() > 3
+
+
 def test_checkpoints_are_checked_for_our_models(
     plugin: register.Plugin, configs: dict[str, Any], tmp_path: Path
 ):
@@ -220,12 +236,19 @@ def test_bad_input_modes_frozen_words_and_trainer_keys(plugin: register.Plugin, 
         init_model(argparse.Namespace(modes=None), configs)
     model, _ = init_model(argparse.Namespace(freeze_modules=["encoder."]), configs)
     assert not any(p.requires_grad for p in model.encoder.parameters())
+    with pytest.raises(OsumError, match="--jit: a transformers LLM is no TorchScript"):
+        init_model(argparse.Namespace(train_engine="torch_ddp", jit=True), configs)
     training = argparse.Namespace(train_engine="torch_ddp")
     words = ["encoder.", "adapter.", "decoder.", "ctc.", "speech_bounds."]
     with pytest.raises(OsumError, match="no parameter is left to train"):
         init_model(argparse.Namespace(train_engine="torch_ddp", freeze_modules=words), configs)
     with pytest.raises(OsumError, match="optim_conf.lr_scale: WeNet's trainer does not have it"):
         init_model(training, {**configs, "optim_conf": {"lr": 1e-3, "lr_scale": {"encoder": 0.1}}})
+    noam = {**configs, "scheduler": "NoamHoldAnnealing", "scheduler_conf": {"warmup_ratio": 0.1}}
+    with pytest.raises(OsumError, match="scheduler_conf.max_steps: is missing; WeNet's NoamHoldAnnealing"):
+        init_model(training, noam)
+    noam["scheduler_conf"]["max_steps"] = 100
+    init_model(training, {**noam, "optim_conf": {"lr": 1e-3}})
     with pytest.raises(OsumError, match="scheduler: WeNet's trainer has no 'linear'"):
         init_model(training, {**configs, "scheduler": "linear"})
 

@@ -16,6 +16,7 @@ from test_features import reference
 from torch import Tensor
 
 from wenet_osum.checkpoint.weights import init_modules, save_checkpoint
+from wenet_osum.checkpoint.whisper import form_of
 from wenet_osum.dataset.features import log_mel_spectrogram
 from wenet_osum.errors import OsumError
 
@@ -367,3 +368,13 @@ def test_untrusted_file_shards_that_do_not_fit_their_index(tmp_path: Path):
     (folder / names[0]).unlink()
     with pytest.raises(OsumError, match=f"{names[0]}: no such file"):
         init_modules(ours(), folder, ["encoder."])
+
+
+def test_another_model_of_wenets_is_no_whisper():
+    """A transformer ASR model has Whisper's key names; its convolutions run over two dimensions."""
+    conv = {
+        "encoder.embed.conv.0.weight": torch.zeros(4, 1, 3, 3),
+        "decoder.embed.0.weight": torch.zeros(5, 4),
+    }
+    assert form_of(conv) == "wenet_osum"
+    assert form_of({**conv, "encoder.embed.conv.0.weight": torch.zeros(4, 80, 3)}) == "WeNet Whisper"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from helpers import run_config, stage1_config, stage2_config, write_corpus
 
@@ -171,3 +172,13 @@ def test_wenet_conformer_with_fbank_and_cmvn_before_our_llm(
         *("--modes", "llm_greedy", "--result_dir", tmp_path / "decode"),
     )
     assert len(texts(tmp_path / "decode" / "llm_greedy" / "text")) == 6
+    # Its encoder as the beginning of another run.
+    python(
+        *("-m", "wenet_osum.wenet", "wenet.bin.train", "--device", "cpu", "--ddp.dist_backend", "gloo"),
+        *("--config", config, "--train_data", corpus["raw"], "--cv_data", corpus["raw"]),
+        *("--enc_init", tmp_path / "exp" / "final.pt", "--model_dir", tmp_path / "next"),
+        *("--tensorboard_dir", tmp_path / "tb", "--override_config", "max_epoch 1"),
+    )
+    before, after = (torch.load(tmp_path / f) for f in ("exp/final.pt", "next/init.pt"))
+    encoder = [name for name in before if name.startswith("encoder.")]
+    assert encoder and all(torch.equal(before[name], after[name]) for name in encoder)

@@ -84,7 +84,10 @@ def form_of(state: dict[str, Tensor]) -> str:
         return "Hugging Face Whisper"
     if any(k.startswith(("encoder.blocks.", "decoder.blocks.")) for k in keys):
         return "openai-whisper"
-    return "WeNet Whisper" if "decoder.embed.0.weight" in keys else "wenet_osum"
+    # WeNet's other models have our names, since ours are WeNet's; Whisper's convolutions run along time alone.
+    conv = state.get("encoder.embed.conv.0.weight")
+    whisper = "decoder.embed.0.weight" in keys and (conv is None or conv.dim() == 3)
+    return "WeNet Whisper" if whisper else "wenet_osum"
 
 
 def drop_output_layer(state: dict[str, Tensor], path: str) -> None:
@@ -174,7 +177,9 @@ def check_fit(model: Any, source: Source, path: str, sides: set[str]) -> None:
     """
     for side in sides & {"encoder", "decoder"}:
         layers, heads = getattr(getattr(model, side), f"{side}s", None), source.heads.get(side)
-        if layers and heads and (ours := layers[0].self_attn.heads) != heads:
+        attention = getattr(layers[0], "self_attn", None) if layers else None
+        ours = getattr(attention, "heads", getattr(attention, "h", None))  # h: a layer of WeNet's
+        if heads and ours is not None and ours != heads:
             raise OsumError(
                 f"{side}_conf.attention_heads", f"is {ours}, {path} has {heads}", f"set it to {heads}"
             )

@@ -71,10 +71,10 @@ class Plugin:
         ):
             replace(importlib.import_module(f"wenet.{module}"), name, ours)
 
-    def run_of(self, configs: dict[str, Any]) -> Run:
+    def run_of(self, configs: dict[str, Any], beside: str | None = None) -> Run:
         run = next((r for r in self.runs if r.configs is configs), None)
         if run is None:
-            run = Run(configs)
+            run = Run(configs, beside)
             self.runs.append(run)
         return run
 
@@ -162,7 +162,9 @@ class Plugin:
                 configs["input_dim"] = mel_bins(data, data.get("feats_type", "fbank"))
                 say(f"input_dim is not in the config of a {configs.get('model')}: {configs['input_dim']}")
             return stock(args, configs)
-        run = self.run_of(configs)
+        if getattr(args, "jit", False):
+            raise OsumError("--jit", "a transformers LLM is no TorchScript", "leave it out")
+        run = self.run_of(configs, getattr(args, "checkpoint", None))
         if hasattr(args, "train_engine"):
             run.fit_trainer()
         tables = self.models.WENET_CTC_CLASSES

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from wenet_osum.bin.common import leave_room, load_table, prepare_configs
+from wenet_osum.bin.common import leave_room, load_table, prepare_configs, resolve_beside
 from wenet_osum.config import check_config
 from wenet_osum.dataset.filter import WIDE_OPEN
 from wenet_osum.errors import OsumError
@@ -51,17 +51,22 @@ def mel_bins(data: dict[str, Any], kind: str) -> int:
 
 
 class Run:
-    """Attributes:
+    """Args:
+    beside: a checkpoint; the tokenizer's files may lie beside it, as in a folder for ``wenet.load_model``.
+
+    Attributes:
     configs: WeNet's dict, completed in place. table, tokenizer: ours.
     conf: ``dataset_conf``, checked and with our defaults.
     fitting: ``conf`` with ``filter_conf`` lowered to what encoder and decoder have positions for.
     room: that limit alone, as a ``filter_conf``.
     """
 
-    def __init__(self, configs: dict[str, Any]):
+    def __init__(self, configs: dict[str, Any], beside: str | None = None):
         kind = features_of_wenet(configs)
         own = check_config(configs if kind is None else with_our_features(configs, kind), "--config")
-        self.configs, self.conf = configs, own["dataset_conf"]
+        if beside is not None:
+            resolve_beside(own, beside)
+        self.own, self.configs, self.conf = own, configs, own["dataset_conf"]
         self.table, self.tokenizer = load_table(own), init_tokenizer(own)
         prepare_configs(own, self.tokenizer)
         # Of the model only what has positions, and without weights.
@@ -104,22 +109,25 @@ class Run:
         return Prompts(self.table, self.tokenizer.encode, self.conf["prompt_conf"])
 
     def fit_trainer(self) -> None:
-        """Leave in ``optim_conf`` and ``scheduler_conf`` what WeNet's trainer passes on to its classes.
+        """Give WeNet's trainer our defaults, and of ``optim_conf`` and ``scheduler_conf`` what its classes take.
 
         Raises:
             OsumError: a key or a scheduler that only our own trainer has.
         """
-        own = "train with `osum train`, or take it out"
-        optim = self.configs.setdefault("optim_conf", {"lr": 5e-5})
-        self.configs.setdefault("optim", "adamw")
-        self.configs.setdefault("scheduler", "warmuplr")
-        if optim.pop("lr_scale", None):
+        own, name = self.own, self.own["scheduler"]
+        optim = {k: v for k, v in own["optim_conf"].items() if v is not None}
+        if optim.pop("lr_scale"):
             mend = "give lr as a list with optim_conf.modules, or train with `osum train`"
             raise OsumError("optim_conf.lr_scale", "WeNet's trainer does not have it", mend)
-        name = self.configs["scheduler"]
         if name not in SCHEDULERS:
-            raise OsumError("scheduler", f"WeNet's trainer has no {name!r}", own)
-        conf = self.configs.setdefault("scheduler_conf", {"warmup_steps": 8000})
-        self.configs["scheduler_conf"] = {
-            k: v for k, v in conf.items() if k in SCHEDULERS[name] and v is not None
-        }
+            raise OsumError(
+                "scheduler", f"WeNet's trainer has no {name!r}", "train with `osum train`, or take it out"
+            )
+        conf = {k: v for k, v in own["scheduler_conf"].items() if k in SCHEDULERS[name] and v is not None}
+        if name == "NoamHoldAnnealing":
+            if "max_steps" not in conf:
+                raise OsumError("scheduler_conf.max_steps", "is missing", f"WeNet's {name} needs it")
+            for kind in ("warmup", "hold"):  # it takes steps or a share
+                if f"{kind}_ratio" in conf:
+                    del conf[f"{kind}_steps"]
+        self.configs.update(optim=own["optim"], optim_conf=optim, scheduler=name, scheduler_conf=conf)
