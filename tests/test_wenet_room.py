@@ -366,6 +366,20 @@ def test_our_engine_inside_wenet_leaves_out_what_the_encoder_cannot_hold(
     assert caplog.text.count("too_long") == 4
 
 
+def test_what_no_weighted_task_asks_for_is_set_aside(
+    plugin: register.Plugin, configs: dict[str, Any], caplog: pytest.LogCaptureFixture
+):
+    configs["dataset_conf"]["task_weights"] = {"ser": 1}
+    samples = [
+        {"key": "a", "txt": "no"},
+        {"key": "b", "txt": "no", "emotion": "sad"},
+        {"key": "c", "txt": "no", "task": "<TRANSCRIBE>"},
+    ]
+    assert loaded(plugin, configs, samples, "train")[0]["keys"] == ["b"]
+    assert caplog.text.count("set aside: no_task") == 2
+    assert sorted(loaded(plugin, configs, samples, "decode")[0]["keys"]) == ["a", "b", "c"]
+
+
 def test_decoding_asks_the_task_it_was_told(plugin: register.Plugin, configs: dict[str, Any]):
     register.register("ser")
     batch, _ = loaded(plugin, configs, [{"key": "a", "txt": "no"}, {"key": "b"}], "decode")

@@ -48,14 +48,18 @@ class TaskSteps:
     def tokenize(self, sample: Sample, tokenizer: Any) -> Sample:
         """Give the sample its task, language and answer; ``label`` is the answer's ids."""
         fields = plain_fields(sample)
-        task = self.table[self.task_of(fields)]
-        text = ""
+        name = self.task_of(fields)
+        task = self.table[name or "asr"]
+        text, training = "", self.mode != "decode"
         try:
+            if name is None:
+                raise BadUtterance(fields["key"], "no_task", "nothing that a task with a weight asks for")
             if task.supported_by(fields):
                 text = target_text(fields, task, self.conf["time_step"])
         except BadUtterance as e:
-            logging.warning("%s: set aside: %s: %s", e.key, e.cause, e.detail)
-            sample["set_aside"] = self.mode != "decode"
+            sample["set_aside"] = training
+            if training:
+                logging.warning("%s: set aside: %s: %s", e.key, e.cause, e.detail)
         sample["tokens"], sample["label"] = tokenizer.tokenize(text)
         sample["task"], sample["lang"] = (
             task.name,
@@ -67,20 +71,20 @@ class TaskSteps:
         )
         return sample
 
-    def task_of(self, fields: Sample) -> str:
-        """The task asked of an utterance.
+    def task_of(self, fields: Sample) -> str | None:
+        """The task asked of an utterance; None in training, when there is none with a weight.
 
         Raises:
-            OsumError: it names a task that is not known, or has nothing that a task could be trained on.
+            OsumError: it names a task that is not known.
         """
         if self.mode == "decode" and not fields.get("task"):
             return self.asked
         offered = allowed_tasks(fields, self.table, None, str(fields["key"]))
-        chances = [self.weights.get(n, 0.0) if self.weights else 1.0 for n in offered]
-        if fields.get("task") or self.mode == "decode":
+        if self.mode == "decode":
             return offered[0]
+        chances = [self.weights.get(n, 0.0) if self.weights else 1.0 for n in offered]
         if not any(chances):
-            return "asr"  # its answer is empty: WeNet's filter sets it aside by token_min_length
+            return None
         rng = random if self.mode == "train" else random.Random(zlib.crc32(str(fields["key"]).encode()))
         return rng.choices(offered, chances)[0]
 

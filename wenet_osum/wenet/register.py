@@ -211,7 +211,7 @@ class Plugin:
             return stock(model, path)
         load_checkpoint(model, path)
         infos = Path(path).with_suffix(".yaml")
-        facts = yaml.safe_load(infos.read_text(encoding="utf-8")) if infos.is_file() else None
+        facts = yaml.full_load(infos.read_text(encoding="utf-8")) if infos.is_file() else None
         return facts if isinstance(facts, dict) else {}
 
     def save_state_dict_and_infos(
