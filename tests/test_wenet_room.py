@@ -601,7 +601,12 @@ def test_config_of_ours_is_checked_inside_wenet(plugin: register.Plugin, configs
         init_tokenizer({**configs, "dataset_conf": {"promt_conf": {}}})
 
 
-def test_deepspeeds_checkpoint_is_a_file_again(tmp_path: Path):
+def test_deepspeeds_checkpoint_is_a_whole_file_again(tmp_path: Path):
+    gathered = {"encoder.w": torch.ones(2)}
+    module = {"encoder.w": torch.zeros(2), "ctc.w": torch.ones(1).bfloat16(), "llm.w": torch.ones(3)}
+    (tmp_path / "epoch_0").mkdir()
+    torch.save({"module": module}, tmp_path / "epoch_0" / "mp_rank_00_model_states.pt")
+
     class TrainUtils:
         @staticmethod
         def convert_zero_checkpoint_to_fp32_state_dict(
@@ -609,12 +614,16 @@ def test_deepspeeds_checkpoint_is_a_file_again(tmp_path: Path):
         ) -> None:
             assert max_shard_size is None  # one file, however large
             Path(output_dir).mkdir()
-            (Path(output_dir) / "pytorch_model.bin").write_text(f"{checkpoint_dir} {tag}")
+            torch.save(gathered, Path(output_dir) / "pytorch_model.bin")
 
-    mends.mend_zero_files(TrainUtils)
-    TrainUtils.convert_zero_checkpoint_to_fp32_state_dict("exp", str(tmp_path / "epoch_0.pt"), tag="epoch_0")
-    assert (tmp_path / "epoch_0.pt").read_text() == "exp epoch_0"
-    assert [p.name for p in tmp_path.iterdir()] == ["epoch_0.pt"]
+    mends.mend_zero_files(TrainUtils, lambda: {"llm.w"})
+    TrainUtils.convert_zero_checkpoint_to_fp32_state_dict(
+        str(tmp_path), str(tmp_path / "epoch_0.pt"), tag="epoch_0"
+    )
+    saved = torch.load(tmp_path / "epoch_0.pt")
+    assert set(saved) == {"encoder.w", "ctc.w"}  # learnt, frozen; without an LLM that has a folder of its own
+    assert saved["encoder.w"].tolist() == [1, 1] and saved["ctc.w"].dtype == torch.float32
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["epoch_0", "epoch_0.pt"]
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def run_module(name: str, flags: list[str], task: str) -> None:
         known = ", ".join(sorted(f"wenet.bin.{p.stem}" for p in (folder / "bin").glob("[a-z]*.py")))
         raise OsumError(name, "this WeNet has no such program", f"choose from {known}")
     check_flags(name, flags)
-    register(task)
+    plugin = register(task)
     sys.argv = [name, *flags]
     training, model_dir = name == "wenet.bin.train", flag(flags, "--model_dir")
     if training and not {"-h", "--help"}.intersection(flags):
@@ -72,7 +72,7 @@ def run_module(name: str, flags: list[str], task: str) -> None:
         if engine in ("deepspeed", "torch_fsdp"):
             mend_group_options()
         if engine == "deepspeed":
-            mend_zero_files(train_utils)
+            mend_zero_files(train_utils, lambda: plugin.left_out)
     runpy.run_module(name, run_name="__main__", alter_sys=True)
     if training:
         mend_final_link(model_dir)

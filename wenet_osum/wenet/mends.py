@@ -11,8 +11,10 @@ import importlib.util
 import inspect
 import multiprocessing.pool
 import os
+import shutil
 import sys
 from argparse import ArgumentParser
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +22,7 @@ from typing import Any
 import torch
 
 from wenet_osum.errors import OsumError
+from wenet_osum.fileio import atomic_write
 
 
 def say(what: str) -> None:
@@ -116,20 +119,33 @@ def mend_ranks() -> None:
     say("not started by torchrun: one process")
 
 
-def mend_zero_files(train_utils: Any) -> None:
-    """DeepSpeed gathers its checkpoint into a folder; ``train`` names it like the file it used to be."""
+def mend_zero_files(train_utils: Any, left_out: Callable[[], set[str]]) -> None:
+    """DeepSpeed gathers its checkpoint into a folder, which ``train`` names like the file it used to be; and under
+    ZeRO 1 it leaves out what does not learn.
+
+    Args:
+        left_out: names of the weights that checkpoints are to go without.
+    """
     stock = train_utils.convert_zero_checkpoint_to_fp32_state_dict
     if "output_dir" not in inspect.signature(stock).parameters:
         return
 
-    def convert(checkpoint_dir: str, output_file: str, tag: str | None = None) -> None:
+    def convert(checkpoint_dir: str, output_file: str, tag: str) -> None:
         folder = Path(f"{output_file}.parts")
         stock(checkpoint_dir, str(folder), max_shard_size=None, tag=tag)
-        (folder / "pytorch_model.bin").replace(output_file)
-        folder.rmdir()
+        gathered = torch.load(folder / "pytorch_model.bin")
+        # Written by this very process a moment ago.
+        states = Path(checkpoint_dir) / tag / "mp_rank_00_model_states.pt"
+        frozen = torch.load(states, map_location="cpu", weights_only=False)["module"]
+        whole = {**{n: t.float() for n, t in frozen.items() if t.is_floating_point()}, **gathered}
+        with atomic_write(output_file, "wb") as f:
+            torch.save({n: t for n, t in whole.items() if t.numel() and n not in left_out()}, f)
+        shutil.rmtree(folder)
 
     train_utils.convert_zero_checkpoint_to_fp32_state_dict = convert
-    say("DeepSpeed would write each checkpoint as a folder called NAME.pt")
+    say(
+        "DeepSpeed would write each checkpoint as a folder called NAME.pt, under ZeRO 1 without what is frozen"
+    )
 
 
 def mend_group_options() -> None:

@@ -286,7 +286,7 @@ def fit_fsdp(model: SpeechModel, args: Any) -> None:
 _installed: list[Plugin] = []
 
 
-def register(task: str = "asr") -> None:
+def register(task: str = "asr") -> Plugin:
     """Put models ``osum`` and ``whisper_multitask``, encoder ``whisper_osum``, decoders ``llm`` and ``whisper``,
     tokenizer ``huggingface`` and ``dataset: osum`` into the WeNet on the path. A second call changes the task.
 
@@ -298,7 +298,8 @@ def register(task: str = "asr") -> None:
     """
     if _installed:
         _installed[0].task = task
-        return
-    plugin = Plugin(task)
-    plugin.install()
-    _installed.append(plugin)
+    else:
+        plugin = Plugin(task)
+        plugin.install()
+        _installed.append(plugin)
+    return _installed[0]
