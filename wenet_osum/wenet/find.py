@@ -67,7 +67,7 @@ def import_wenet() -> ModuleType:
             raise OsumError(
                 str(folder), f"half of WeNet is missing: no {e.name}", "check it out anew"
             ) from None
-        mend = f"pip install {e.name}, or all it needs: pip install 'wenet_osum[wenet]'"
+        mend = f"pip install {e.name}, or all it needs: the extra [wenet] of this package"
         raise OsumError(str(folder), f"this WeNet needs the package {e.name}", mend) from None
     except (ImportError, AttributeError) as e:
         what = f"this WeNet does not import here ({e})"
