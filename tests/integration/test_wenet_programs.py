@@ -10,19 +10,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from helpers import run_config, stage1_config, stage2_config, write_corpus
+from helpers import ENCODER, run_config, stage1_config, stage2_config, write_corpus
 
-CONFORMER = {
-    "output_size": 32,
-    "attention_heads": 2,
-    "linear_units": 48,
-    "num_blocks": 2,
-    "dropout_rate": 0.0,
-    "positional_dropout_rate": 0.0,
-    "attention_dropout_rate": 0.0,
-    "cnn_module_kernel": 7,
-    "use_dynamic_chunk": True,
-}
+CONFORMER = {**ENCODER, "attention_dropout_rate": 0.0, "cnn_module_kernel": 7, "use_dynamic_chunk": True}
 RUNS: dict[str, dict[str, Any]] = {
     "whisper_raw": {"data_type": "raw", "config": stage2_config()},
     "whisper_shard": {"data_type": "shard", "config": stage2_config()},

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wenet_osum.checkpoint.folder import CONFIG
+from wenet_osum.dataset.index import Index, build_index, join_indexes
 from wenet_osum.errors import OsumError
 from wenet_osum.registry import ENCODERS, init_model, load_models
 from wenet_osum.tasks import TaskTable, load_tasks
@@ -135,6 +136,38 @@ def leave_room(
             limits["token_max_length"], model.decoder.positions.size(0) - longest - 1
         )
     return {**conf, "filter_conf": limits}
+
+
+def make_index(
+    lists: list[str],
+    data_type: str,
+    table: TaskTable,
+    encode: Callable[[str], list[int]],
+    conf: dict[str, Any],
+) -> Index:
+    """One index over several lists.
+
+    Raises:
+        OsumError: nothing in them can be used; says what was set aside.
+    """
+    whole = join_indexes([build_index(path, data_type, table, encode, conf) for path in lists])
+    if not len(whole):
+        raise OsumError(
+            ", ".join(lists),
+            "no utterance can be used" + count_line(whole.skipped),
+            "check the list and filter_conf",
+        )
+    return whole
+
+
+def check_epochs(epoch: int, max_epoch: int, checkpoint: str | None) -> None:
+    """Raises:
+    OsumError: a run that is to go on from ``checkpoint`` has had all its epochs.
+    """
+    if epoch >= max_epoch:
+        raise OsumError(
+            str(checkpoint), f"{epoch} of {max_epoch} epochs are done", "raise max_epoch to go on"
+        )
 
 
 def count_line(skipped: list[dict[str, str]]) -> str:

@@ -17,10 +17,12 @@ import torch
 from wenet_osum.bin.common import (
     at_least,
     build_model,
+    check_epochs,
     count_line,
     describe,
     leave_room,
     load_table,
+    make_index,
     prepare_configs,
     resolve_beside,
 )
@@ -28,7 +30,6 @@ from wenet_osum.bin.wenet_flags import TRAIN, add_idle_flags, idle_flags
 from wenet_osum.checkpoint.weights import init_modules, load_checkpoint, read_infos
 from wenet_osum.config import load_config, save_config
 from wenet_osum.dataset.dataset import Loader
-from wenet_osum.dataset.index import Index, build_index, join_indexes
 from wenet_osum.device import DEVICES, DTYPES, cuda_or_cpu
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write
@@ -108,21 +109,6 @@ def init_engine(args: argparse.Namespace, configs: dict[str, Any]) -> Engine:
     return engine
 
 
-def make_index(
-    lists: list[str], args: argparse.Namespace, table: Any, tokenizer: Any, conf: dict[str, Any], name: str
-) -> Index:
-    """One index over several lists; says what it holds and what it set aside."""
-    whole = join_indexes([build_index(p, args.data_type, table, tokenizer.encode, conf) for p in lists])
-    logging.info("%s: %d utterances, %.2f h%s", name, len(whole), whole.hours, count_line(whole.skipped))
-    if not len(whole):
-        raise OsumError(
-            ", ".join(lists),
-            "no utterance can be used" + count_line(whole.skipped),
-            "check the list and filter_conf",
-        )
-    return whole
-
-
 def quiet_on_full_disk(hook: threading.ExceptHookArgs) -> None:
     """TensorBoard writes from a thread of its own; a full disk is told once, by the main thread."""
     if not isinstance(hook.exc_value, OSError):
@@ -171,12 +157,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.checkpoint:
         load_checkpoint(model, args.checkpoint)
     epoch, step = resume_point(args.checkpoint)
-    if epoch >= configs["max_epoch"]:
-        raise OsumError(
-            str(args.checkpoint),
-            f"{epoch} of {configs['max_epoch']} epochs are done",
-            "raise max_epoch to go on",
-        )
+    check_epochs(epoch, configs["max_epoch"], args.checkpoint)
     freeze_modules(model, [word for word in args.freeze_modules.split(",") if word])
     if args.print_model and engine.rank == 0:
         print(f"{model}\nthe number of model params: {sum(p.numel() for p in model.parameters()):,}")
@@ -186,7 +167,8 @@ def main(argv: list[str] | None = None) -> int:
     conf = leave_room(model, configs["dataset_conf"], table, tokenizer.encode)
     loaders: dict[str, Loader] = {}
     for name, lists in (("train", args.train_data), ("dev", [args.cv_data])):
-        index = make_index(lists, args, table, tokenizer, conf, name)
+        index = make_index(lists, args.data_type, table, tokenizer.encode, conf)
+        logging.info("%s: %d utterances, %.2f h%s", name, len(index), index.hours, count_line(index.skipped))
         dataset = cls(index, table, tokenizer, conf, configs["seed"], train=name == "train")
         workers = args.num_workers if name == "train" else 0
         loaders[name] = Loader(

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from urllib.parse import urlparse
 
+from wenet_osum.dataset.index import allowed_tasks
 from wenet_osum.dataset.lists import read_raw_list
 from wenet_osum.dataset.shard_reader import read_tar_list
 from wenet_osum.errors import OsumError
@@ -28,7 +29,7 @@ def check_lists(data_type: str, lists: str | list[str], table: TaskTable | None)
             for where, sample in islice(read_raw_list(path), None if table is not None else 1):
                 count += 1
                 if table is not None and sample.get("task"):
-                    check_task(where, sample["task"], table)
+                    allowed_tasks(sample, table, None, where)
         else:
             for where, tar in read_tar_list(path):
                 count += 1
@@ -36,10 +37,3 @@ def check_lists(data_type: str, lists: str | list[str], table: TaskTable | None)
                     raise OsumError(where, f"no such tar: {tar:.200}", "check the path in the shard list")
         if not count:
             raise OsumError(path, "is empty", "make the list again")
-
-
-def check_task(where: str, task: str, table: TaskTable) -> None:
-    try:
-        table.find(task)
-    except OsumError as e:
-        raise OsumError(where, f"unknown task {task!r:.80}", e.mend) from None

@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
+from wenet_osum.bin.common import check_epochs, make_index
 from wenet_osum.checkpoint.weights import init_modules, llm_elsewhere, load_checkpoint
 from wenet_osum.dataset.dataset import OsumDataset
-from wenet_osum.dataset.index import build_index, join_indexes
 from wenet_osum.errors import OsumError
 from wenet_osum.models.attention import EncoderLayer
 from wenet_osum.models.llm_decoder import LLMDecoder
@@ -115,11 +115,7 @@ class Plugin:
         if run is None:
             raise OsumError("dataset", "osum is the data engine of our models only", "set dataset: asr")
         paths = [lists] if isinstance(lists, str) else lists
-        index = join_indexes(
-            [build_index(p, data_type, run.table, tokenizer.encode, run.fitting) for p in paths]
-        )
-        if not len(index):
-            raise OsumError(", ".join(paths), "no utterance can be used", "check the list and filter_conf")
+        index = make_index(paths, data_type, run.table, tokenizer.encode, run.fitting)
         for skipped in index.skipped:
             logging.warning("set aside: %s", skipped)
         seed = int(run.configs.get("seed", 777))
@@ -194,13 +190,8 @@ class Plugin:
             self.left_out = llm_left_out(model)
             infos = configs["init_infos"]
             epoch = infos["epoch"] + 1 if str(infos.get("tag")).startswith("epoch_") else 0
-            if (
-                hasattr(args, "train_engine")
-                and "save_interval" not in configs
-                and epoch >= configs["max_epoch"]
-            ):
-                what = f"{epoch} of {configs['max_epoch']} epochs are done"
-                raise OsumError(str(args.checkpoint), what, "raise max_epoch to go on")
+            if hasattr(args, "train_engine") and "save_interval" not in configs:
+                check_epochs(epoch, configs["max_epoch"], getattr(args, "checkpoint", None))
             for batches in self.planned:  # go on where the checkpoint stopped
                 batches.epoch = epoch
         return model, configs

@@ -86,15 +86,16 @@ class Run:
         if kind is not None:
             self.conf["feats_type"] = kind
             own["input_dim"] = configs.get("input_dim", mel_bins(configs["dataset_conf"], kind))
-        self.complete(own)
+        self.complete()
 
-    def complete(self, own: dict[str, Any]) -> None:
+    def complete(self) -> None:
         """Put in what WeNet indexes without a default, and our defaults where WeNet's differ."""
-        for key in ("input_dim", "encoder", "decoder", "ctc", "encoder_conf", "decoder_conf", "model_conf"):
-            self.configs[key] = own[key]
-        for key in ("vocab_size", "output_dim", "tokenizer", "tokenizer_conf", "accum_grad", "max_epoch"):
-            self.configs[key] = own[key]
-        for key in ("log_interval", "grad_clip"):
+        own = self.own
+        for key in (
+            *("input_dim", "encoder", "decoder", "ctc", "encoder_conf", "decoder_conf", "model_conf"),
+            *("vocab_size", "output_dim", "tokenizer", "tokenizer_conf", "accum_grad", "max_epoch"),
+            *("log_interval", "grad_clip"),
+        ):
             self.configs[key] = own[key]
         self.configs["ctc_conf"] = {"ctc_blank_id": 0, **own["ctc_conf"]}
         if self.configs.get("save_interval") is None:  # WeNet asks whether the key is there
