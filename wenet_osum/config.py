@@ -96,6 +96,14 @@ DEFAULTS: dict[str, Any] = {
     "max_epoch": 100,
     "log_interval": 10,
     "save_interval": None,  # optimizer steps between checkpoints; None: one an epoch
+    "state_interval": None,  # optimizer steps between states to resume from; None: one with each checkpoint
+    "keep_states": 2,  # the last so many
+    "phases": [],  # which parts learn when (train/phases.py), in place of model_conf.trainable
+    "ema_decay": 0.0,  # checkpoints hold a moving average of the weights; 0: the weights
+    "health_conf": {
+        "loss_ratio": 10.0,  # a step whose loss is so many times the running mean is not taken; 0: not asked
+        "max_bad_steps": 10,  # training stops at so many among the last 1,000
+    },
     "optim": "adamw",
     "optim_conf": {
         "lr": 5e-5,  # or a list: one rate for each of modules, one for the rest
@@ -261,6 +269,7 @@ def check_values(configs: dict[str, Any], where: str) -> None:
     check_buckets(data["batch_conf"], f"{where}: dataset_conf.batch_conf")
     for key, value in (
         ("save_interval", configs["save_interval"]),
+        ("state_interval", configs["state_interval"]),
         ("dataset_conf.spec_sub_conf.max_t", data["spec_sub_conf"]["max_t"]),
         ("dataset_conf.spec_trim_conf.max_t", data["spec_trim_conf"]["max_t"]),
         ("scheduler_conf.max_steps", configs["scheduler_conf"]["max_steps"]),
@@ -278,7 +287,7 @@ def check_values(configs: dict[str, Any], where: str) -> None:
     ):
         if value not in allowed:
             raise OsumError(f"{where}: {key}", f"is {value!r}", f"choose one of {', '.join(allowed)}")
-    for key in ("accum_grad", "max_epoch", "log_interval", "input_dim"):
+    for key in ("accum_grad", "max_epoch", "log_interval", "input_dim", "keep_states"):
         if configs[key] < 1:
             raise OsumError(f"{where}: {key}", f"is {configs[key]}", "give 1 or more")
     if data["log_mel_spectrogram_conf"]["num_mel_bins"] != configs["input_dim"]:
@@ -294,6 +303,9 @@ def check_values(configs: dict[str, Any], where: str) -> None:
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "grad_clip": (1e-9, float("inf")),
+    "ema_decay": (0, 1 - 1e-9),
+    "health_conf.loss_ratio": (0, float("inf")),
+    "health_conf.max_bad_steps": (1, 1000),
     "optim_conf.lr": (0, 10),
     "optim_conf.eps": (0, float("inf")),
     "optim_conf.weight_decay": (0, 10),

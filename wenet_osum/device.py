@@ -67,3 +67,15 @@ def use_device(device: torch.device) -> None:
     if device.index is not None:
         module: Any = getattr(torch, device.type)
         module.set_device(device)
+
+
+def memory_in_use(device: torch.device) -> float:
+    """GB that this process holds at most until now: of the device, or of main memory for a CPU (the peak of its
+    resident set)."""
+    backend = getattr(torch, device.type, None)
+    if device.type != "cpu" and hasattr(backend, "max_memory_allocated"):
+        return backend.max_memory_allocated(device) / 1e9
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e9 if sys.platform == "darwin" else 1e6)

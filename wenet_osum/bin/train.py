@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import shutil
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from wenet_osum.bin.common import (
 from wenet_osum.bin.wenet_flags import TRAIN, add_idle_flags, idle_flags
 from wenet_osum.checkpoint.weights import init_modules, load_checkpoint, read_infos
 from wenet_osum.config import load_config, save_config
-from wenet_osum.dataset.dataset import Loader
+from wenet_osum.dataset.loader import Loader
 from wenet_osum.device import DEVICES, DTYPES, cuda_or_cpu
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write
@@ -37,6 +38,9 @@ from wenet_osum.registry import DATASETS
 from wenet_osum.text import init_tokenizer
 from wenet_osum.train.engine import Engine
 from wenet_osum.train.optim import freeze_modules
+from wenet_osum.train.state import find_state, read_facts
+
+STOPPED = 143  # exit status of a run that SIGTERM stopped: its state is saved, and it is not at its end
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -56,6 +60,13 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--model_dir", required=True, help="checkpoints go here")
     p.add_argument("--checkpoint", help="go on from MODEL_DIR/epoch_N.pt, or start from a model folder")
     p.add_argument(
+        "--resume",
+        default="none",
+        metavar="auto|none|STATE",
+        help="go on exactly where a run stopped: from its newest whole state in MODEL_DIR/states (auto; from the "
+        "start where there is none), or from that one; --checkpoint and --enc_init are then for nothing",
+    )
+    p.add_argument(
         "--tensorboard_dir", default="tensorboard", help="logs go to its folder of MODEL_DIR's name"
     )
     p.add_argument("--override_config", action="append", default=[], metavar="KEY=VALUE")
@@ -69,6 +80,12 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--print_model", action="store_true")
     p.add_argument("--num_workers", type=at_least(0), default=0, help="data worker processes")
     p.add_argument("--prefetch", type=at_least(1), default=100, help="batches each worker prepares ahead")
+    p.add_argument(
+        "--worker_timeout",
+        type=at_least(1),
+        default=120,
+        help="seconds that one batch of a data worker may take; then it counts as hung, and training stops",
+    )
     p.add_argument("--pin_memory", action="store_true", help="for CUDA")
     p.add_argument(
         "--num_threads", type=at_least(0), default=0, help="threads of this process; 0: torch's choice"
@@ -151,13 +168,20 @@ def main(argv: list[str] | None = None) -> int:
     model_dir.mkdir(parents=True, exist_ok=True)
 
     model = build_model(configs)
-    if args.enc_init:
-        prefixes = [p for p in args.enc_init_mods.split(",") if p]
-        logging.info("%d tensors from %s", init_modules(model, args.enc_init, prefixes), args.enc_init)
-    if args.checkpoint:
-        load_checkpoint(model, args.checkpoint)
-    epoch, step = resume_point(args.checkpoint)
-    check_epochs(epoch, configs["max_epoch"], args.checkpoint)
+    resume = find_state(args.resume, model_dir)
+    epoch = step = 0
+    if resume is not None:
+        check_epochs(read_facts(resume)["epoch"], configs["max_epoch"], str(resume))
+    else:
+        if args.enc_init:
+            prefixes = [p for p in args.enc_init_mods.split(",") if p]
+            logging.info("%d tensors from %s", init_modules(model, args.enc_init, prefixes), args.enc_init)
+        if args.checkpoint:
+            load_checkpoint(model, args.checkpoint)
+        epoch, step = resume_point(args.checkpoint)
+        check_epochs(epoch, configs["max_epoch"], args.checkpoint)
+    if args.freeze_modules and configs["phases"]:
+        raise OsumError("--freeze_modules", "is given beside phases", "keep one of the two")
     freeze_modules(model, [word for word in args.freeze_modules.split(",") if word])
     if args.print_model and engine.rank == 0:
         print(f"{model}\nthe number of model params: {sum(p.numel() for p in model.parameters()):,}")
@@ -172,7 +196,13 @@ def main(argv: list[str] | None = None) -> int:
         dataset = cls(index, table, tokenizer, conf, configs["seed"], train=name == "train")
         workers = args.num_workers if name == "train" else 0
         loaders[name] = Loader(
-            dataset, workers, args.prefetch, args.pin_memory, engine.rank, engine.world_size
+            dataset,
+            workers,
+            args.prefetch,
+            args.pin_memory,
+            engine.rank,
+            engine.world_size,
+            args.worker_timeout,
         )
     if engine.rank == 0:
         save_config(configs, model_dir / "train.yaml")
@@ -181,9 +211,14 @@ def main(argv: list[str] | None = None) -> int:
 
     log_dir = Path(args.tensorboard_dir) / model_dir.name
     trainer = Trainer(
-        model, configs, loaders["train"], loaders["dev"], engine, model_dir, log_dir, epoch, step
+        model, configs, loaders["train"], loaders["dev"], engine, model_dir, log_dir, epoch, step, resume
     )
     last = trainer.run()
+    if last is None:
+        if engine.rank == 0:
+            print(f"stopped by SIGTERM at step {trainer.step}; go on with --resume auto", file=sys.stderr)
+        engine.close()
+        return STOPPED
     if engine.rank == 0:
         final = model_dir / "final.pt"
         with open(last, "rb") as source, atomic_write(final, "wb") as f:

@@ -39,10 +39,15 @@ def state_to_save(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_checkpoint(model: nn.Module, path: str | Path, infos: dict[str, Any]) -> None:
+    """``write_checkpoint`` of the weights that ``model`` has now."""
+    write_checkpoint(state_to_save(model), path, infos)
+
+
+def write_checkpoint(weights: dict[str, Tensor], path: str | Path, infos: dict[str, Any]) -> None:
     """Write ``path`` (``.pt``) and its ``.yaml``; the yaml comes last, so a pair is whole when it is there."""
     path = Path(path)
     with atomic_write(path, "wb") as f:
-        torch.save(state_to_save(model), f)
+        torch.save(weights, f)
     with atomic_write(path.with_suffix(".yaml")) as f:
         yaml.safe_dump(infos, f, allow_unicode=True)
 

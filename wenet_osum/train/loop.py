@@ -1,26 +1,40 @@
-"""The training loop, whole: batches in, optimizer steps, validation, checkpoints out."""
+"""The training loop, whole: batches in, optimizer steps, validation, checkpoints and states out.
+
+A run is a function of its config, its lists and the number of ranks. Which utterances a batch has follows
+from the plan (dataset/plan.py); what is random inside the model, dropout that is, from (seed, epoch, number
+of the batch in the epoch). So a run can be left after any step and taken up there by a number, and two ranks
+compute what one does that accumulates over twice as many batches.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from wenet_osum.checkpoint.weights import save_checkpoint
+from wenet_osum.checkpoint.weights import load_checkpoint, read_infos, write_checkpoint
 from wenet_osum.constants import IGNORE_ID
-from wenet_osum.dataset.dataset import Batch, Loader
+from wenet_osum.dataset.dataset import Batch
+from wenet_osum.dataset.loader import Loader
+from wenet_osum.device import memory_in_use
 from wenet_osum.errors import OsumError
+from wenet_osum.train import state
+from wenet_osum.train.ema import Ema
 from wenet_osum.train.engine import Engine
+from wenet_osum.train.health import Health, StopRequest
+from wenet_osum.train.journal import BAD_STEPS, SKIPPED, Journal
+from wenet_osum.train.meter import Meter
 from wenet_osum.train.optim import build_optimizer, build_scheduler
+from wenet_osum.train.phases import Phases
 
 
 def token_counts(batch: Batch) -> tuple[float, int]:
@@ -30,21 +44,28 @@ def token_counts(batch: Batch) -> tuple[float, int]:
     return float(batch["target_weights"].sum()), int((batch["ctc_target"] != IGNORE_ID).sum())
 
 
+def group_size(world_size: int) -> int:
+    """Batches of like cost that stand together in a plan: the least power of two that holds all ranks, and
+    at least two, so that one rank and two have the same plan."""
+    return max(2, 1 << (world_size - 1).bit_length())
+
+
 class Trainer:
     """Trains one model to ``max_epoch``.
 
-    A step takes ``accum_grad`` batches. Its loss is divided by the number of target tokens in all of
+    A step takes ``accum_grad`` batches a rank. Its loss is divided by the number of target tokens in all of
     them over all ranks, so a token weighs the same wherever it lands.
 
     Args:
-        model: unwrapped. configs: checked. train, dev: loaders of this rank.
-        model_dir: checkpoints, ``skipped.jsonl``. log_dir: TensorBoard.
-        epoch, step: where to go on (0, 0 for a new run).
+        model: bare. configs: checked. train, dev: loaders of this rank.
+        model_dir: checkpoints, states, lists of what happened. log_dir: TensorBoard.
+        epoch, step: where to go on from a checkpoint (0, 0 for a new run); ``resume`` takes a state.
+        scorer: decodes a part of the dev list and scores it (train/evaluate.py); None: losses alone.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         configs: dict[str, Any],
         train: Loader,
         dev: Loader,
@@ -53,208 +74,251 @@ class Trainer:
         log_dir: Path,
         epoch: int = 0,
         step: int = 0,
+        resume: Path | None = None,
+        scorer: Callable[[Any], dict[str, float]] | None = None,
     ):
-        self.bare, self.configs, self.engine = model, configs, engine
-        self.train_loader, self.dev_loader = train, dev
-        self.model_dir, self.epoch, self.step = model_dir, epoch, step
-        self.chief = engine.rank == 0
-        self.model = engine.wrap(model)
-        self.optimizer = build_optimizer(model, configs["optim"], configs["optim_conf"])
-        total = -(-train.plan(epoch) // configs["accum_grad"]) * configs["max_epoch"]
+        self.configs, self.engine, self.scorer = configs, engine, scorer
+        self.train_loader, self.dev_loader, self.model_dir = train, dev, model_dir
+        self.mark, self.chief = state.index_mark(train.dataset.index), engine.rank == 0
+        # Where the run stands: the epoch, how many of its batches are done, in which plan, optimizer steps.
+        self.epoch, self.done, self.group, self.step = epoch, 0, group_size(engine.world_size), step
+        self.seen = self.bad = self.total_steps = 0
+        self.health, self.stop, self.stopping = Health(configs["health_conf"]), StopRequest(), False
+        self.resumed_at: int | None = None
+        facts = state.read_facts(resume) if resume else {}
+        if resume:
+            self.take_up(facts, resume)
+            load_checkpoint(model, resume / "model.pt")
+
+        self.phases = Phases(configs["phases"], model, configs["model_conf"].get("trainable"))
+        model.set_trainable(self.phases.everything())  # the optimizer serves all phases
+        learning = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        engine.prepare(model, lambda m: build_optimizer(m, configs["optim"], configs["optim_conf"]))
+        self.bare, self.optimizer = engine.bare, engine.optimizer
+        self.ema = Ema(learning, configs["ema_decay"]) if configs["ema_decay"] else None
+        if resume:
+            engine.load_state(resume)
+            if self.ema:
+                self.ema.load_state_dict(state.load_tensors(resume / "ema.pt"))
+        self.enter_phase(self.phases.at(self.step))
+
+        batches = train.plan(0, 0, group_size(engine.world_size))
+        self.total_steps = self.total_steps or -(-batches // configs["accum_grad"]) * configs["max_epoch"]
         self.scheduler = build_scheduler(
-            self.optimizer, configs["scheduler"], configs["scheduler_conf"], step, total
+            self.optimizer, configs["scheduler"], configs["scheduler_conf"], self.step, self.total_steps
         )
-        self.writer = SummaryWriter(str(log_dir)) if self.chief else None
-        self.seen = self.bad = 0
-        if self.chief:
+        self.meter = Meter(train.dataset.table)
+        self.journal = Journal(model_dir, log_dir, self.chief, self.step)
+        if not (epoch or step):  # from a checkpoint, the lists go on
+            self.journal.cut_back(facts.get("lists", {}))
+        if self.chief and not resume:
             for loader in (train, dev):
                 self.list_skipped(loader.dataset.index.skipped)
-        self.last_log = time.monotonic()
-        self.utterances_since_log = 0
+        engine.barrier()  # nobody appends to a list that is still to be cut back
 
-    def run(self) -> Path:
-        """Train to the end; returns the last checkpoint."""
-        path = self.save("init")
-        while self.epoch < self.configs["max_epoch"]:
-            self.run_epoch()
-            path = self.save(f"epoch_{self.epoch}", self.validate())
-            self.epoch += 1
-        if self.writer:
-            self.writer.close()
-        return path
-
-    def run_epoch(self) -> None:
-        self.model.train()
-        count = self.train_loader.plan(self.epoch)
-        batches = iter(self.train_loader)
-        bar = tqdm(
-            total=count, desc=f"epoch {self.epoch}", unit="batch", disable=None if self.chief else True
-        )
-        while group := list(islice(batches, self.configs["accum_grad"])):
-            loss = self.train_step(group)
-            bar.update(len(group))
-            bar.set_postfix(loss=f"{loss:.3f}")
-            interval = self.configs["save_interval"]
-            if interval and self.step % interval == 0:
-                self.save(f"step_{self.step - 1}", self.validate())
-                self.model.train()
-        bar.close()
-
-    def train_step(self, group: list[Batch]) -> float:
-        """One optimizer step over ``accum_grad`` batches; returns the mean loss a token."""
-        for batch in group:
-            self.set_aside(batch)
-        counts = [token_counts(b) for b in group]
-        target, ctc = self.engine.sum(sum(c[0] for c in counts), sum(c[1] for c in counts))
-        # DistributedDataParallel takes the mean of the ranks' gradients; the sum is wanted.
-        normalizers = {"target": target / self.engine.world_size, "ctc": ctc / self.engine.world_size}
-        sums: dict[str, float] = {}
-        right = tokens = 0.0
-        for n, batch in enumerate(group):
-            empty = not batch["keys"]
-            if empty and self.engine.world_size == 1:
-                continue
-            if empty:
-                batch = self.stand_in()
-            last = n == len(group) - 1
-            with self.no_sync() if not last else contextlib.nullcontext(), self.engine.autocast():
-                out = self.model({**batch, "normalizers": normalizers}, self.engine.device)
-            loss = out["loss"] * 0 if empty else out["loss"]
-            (self.engine.scaler.scale(loss) if self.engine.scaler else loss).backward()
-            if empty:
-                continue
-            for name in ("loss", "loss_llm", "loss_ctc"):
-                if name in out:
-                    sums[name] = sums.get(name, 0.0) + float(out[name].detach())
-            right += float(out["th_accuracy"] * out["tokens"])
-            tokens += float(out["tokens"])
-            self.utterances_since_log += len(batch["keys"])
-        sums["acc"] = right / max(1.0, tokens)
-        self.update(sums)
-        return sums.get("loss", 0.0)
-
-    def stand_in(self) -> Batch:
-        """A batch for a rank that could read nothing of its own: every rank takes part in the exchange."""
-        none = torch.zeros(1, 0, dtype=torch.long)
-        feats = torch.zeros(1, 100, self.configs["input_dim"])
-        ids = {"prompt": torch.zeros(1, 1, dtype=torch.long), "target": none, "ctc_target": none}
-        return {"keys": [], "feats": feats, "feats_lengths": torch.tensor([100]), **ids}
-
-    def no_sync(self) -> contextlib.AbstractContextManager[Any]:
-        """Between the batches of one step the ranks need not exchange gradients."""
-        if isinstance(self.model, nn.parallel.DistributedDataParallel):
-            return self.model.no_sync()
-        return contextlib.nullcontext()
-
-    def update(self, sums: dict[str, float]) -> None:
-        """Clip, step, schedule, log.
+    def take_up(self, facts: dict[str, Any], folder: Path) -> None:
+        """Stand where a state was saved, by any number of ranks.
 
         Raises:
-            OsumError: a loss that is not a number.
+            OsumError: the state is of another config or other training lists.
         """
-        scaler = self.engine.scaler
-        if scaler:
-            scaler.unscale_(self.optimizer)
-        learning = [p for g in self.optimizer.param_groups for p in g["params"]]
-        norm = float(nn.utils.clip_grad_norm_(learning, self.configs["grad_clip"]))
-        if not scaler and not math.isfinite(norm):
-            raise OsumError(
-                f"step {self.step}",
-                "the loss or a gradient is not a number",
-                "lower optim_conf.lr, or train with --dtype fp32",
-            )
-        if scaler:
-            scaler.step(self.optimizer)
-            scaler.update()
-        else:
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        state.check_same_run(facts, self.configs, self.mark, folder)
+        self.epoch, self.done, self.group = facts["epoch"], facts["done"], facts["group"]
+        self.step = self.resumed_at = facts["step"]
+        self.seen, self.bad, self.total_steps = facts["seen"], facts["bad"], facts["total_steps"]
+        self.health.load_state_dict(facts["health"])
+
+    def enter_phase(self, phase: int) -> None:
+        """Let the phase's parts learn, and no others."""
+        if self.phases.parts:
+            self.bare.set_trainable(self.phases.parts[phase])
+            self.engine.rewrap()
+        self.phase = phase
+
+    def run(self) -> Path | None:
+        """Train to the end; returns the last checkpoint, or None when SIGTERM came before."""
+        if self.resumed_at is None:
+            self.save("init")
+        path = None
+        with self.stop.listening():
+            while self.epoch < self.configs["max_epoch"]:
+                if not self.run_epoch():
+                    return None
+                path = self.checkpoint(f"epoch_{self.epoch}")
+                self.epoch, self.done, self.group = self.epoch + 1, 0, group_size(self.engine.world_size)
+        self.journal.close()
+        return path
+
+    def run_epoch(self) -> bool:
+        """Train to the end of the epoch; False when asked to stop before it."""
+        left = self.train_loader.plan(self.epoch, self.done, self.group)
+        batches, accum = iter(self.train_loader), self.configs["accum_grad"]
+        hidden = None if self.chief else True
+        with tqdm(total=left, desc=f"epoch {self.epoch}", unit="batch", disable=hidden) as bar:
+            self.engine.model.train()
+            self.meter.restart()
+            while group := list(islice(batches, accum)):
+                loss = self.train_step(group)
+                bar.update(len(group))
+                bar.set_postfix(loss=f"{loss:.3f}")
+                if self.stopping:
+                    self.save_state()
+                    return False
+                if self.every("state_interval"):
+                    self.save_state()
+                if self.every("save_interval"):
+                    self.checkpoint(f"step_{self.step - 1}")
+                    self.engine.model.train()
+        return True
+
+    def every(self, key: str) -> bool:
+        return bool(self.configs[key]) and self.step % self.configs[key] == 0
+
+    def train_step(self, group: list[Batch]) -> float:
+        """One optimizer step over ``accum_grad`` batches of each rank; returns the mean loss a token."""
+        if (phase := self.phases.at(self.step)) != self.phase:
+            self.enter_phase(phase)
+        for batch in group:
+            self.list_skipped(batch["skipped"])
+        counts = [token_counts(b) for b in group]
+        good, bad = (sum(len(b[name]) for b in group) for name in ("keys", "skipped"))
+        # One exchange before the work: what the losses are divided by, what was set aside, who wants to stop.
+        target, ctc, good, bad, stop = self.engine.sum(
+            sum(c[0] for c in counts), sum(c[1] for c in counts), good, bad, self.stop.asked
+        )
+        self.check_share(int(good), int(bad))
+        ranks = self.engine.world_size
+        # Engines take the mean of the ranks' gradients; the sum is wanted.
+        normalizers = {"target": target / ranks, "ctc": ctc / ranks}
+        strange: list[str] = []
+        self.meter.begin()
+        for n, batch in enumerate(group):
+            empty = not batch["keys"]
+            if empty and ranks == 1:
+                continue
+            self.seed(self.done + n * ranks + self.engine.rank)
+            whole = {**(self.stand_in() if empty else batch), "normalizers": normalizers}
+            with self.engine.accumulate(last=n == len(group) - 1):
+                with self.engine.autocast():
+                    out = self.engine.model(whole, self.engine.device)
+                self.engine.backward(out["loss"] * 0 if empty else out["loss"])
+            if not empty:
+                self.meter.add(batch, out, weight=1 / ranks)
+                if not math.isfinite(float(out["loss"].detach())):
+                    strange += batch["keys"]
+        self.done += len(group) * ranks
+        # And one behind it: the figures of the step.
+        facts = self.meter.end(self.engine.sum, mean=False)
+        self.update(facts, strange or [key for batch in group for key in batch["keys"]])
+        self.stopping = stop > 0
+        return facts.get("loss", 0.0)
+
+    def seed(self, number: int) -> None:
+        """Dropout of the epoch's batch ``number``."""
+        words = np.random.SeedSequence([self.configs["seed"], self.epoch, number]).generate_state(2)
+        torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+
+    def stand_in(self) -> Batch:
+        """A batch for a rank that has none of its own: every rank takes part in the exchange."""
+        none = torch.zeros(1, 0, dtype=torch.long)
+        feats = torch.zeros(1, 100, self.configs["input_dim"])
+        if self.train_loader.dataset.conf["batch_conf"]["batch_type"] == "pack":
+            feats = feats[0]
+        ids = {"prompt": torch.zeros(1, 1, dtype=torch.long), "target": none, "ctc_target": none}
+        return {"keys": [], "tasks": [], "feats": feats, "feats_lengths": torch.tensor([100]), **ids}
+
+    def update(self, facts: dict[str, float], keys: list[str]) -> None:
+        """Clip, step, schedule, log; a bad step is named and not taken.
+
+        Args:
+            keys: this rank's utterances of the step, or those of them whose loss was not finite.
+        """
+        norm = self.engine.clip(self.configs["grad_clip"])
+        loss = facts.get("loss", 0.0)
+        # With fp16 an infinite gradient is the scale's to mend, and no step is taken.
+        scaled = self.engine.scaler is not None and math.isfinite(loss) and not math.isfinite(norm)
+        why = "" if scaled else self.health.judge(loss, norm)
+        self.engine.step(skip=bool(why))
+        if self.ema and not why:
+            self.ema.update()
+        if why:
+            place = {"epoch": self.epoch, "step": self.step, "rank": self.engine.rank}
+            self.journal.append(BAD_STEPS, [{**place, "cause": why, "keys": keys}])
+            if self.chief:
+                tqdm.write(f"step {self.step} not taken: {why}; utterances: {', '.join(keys[:3])} ...")
+            self.health.note_bad(self.step, why, str(self.model_dir / BAD_STEPS))
         self.scheduler.step()
         self.step += 1
         if self.chief and self.step % self.configs["log_interval"] == 0:
-            self.log(sums, norm)
+            rates = [float(lr) for lr in self.scheduler.get_last_lr()]
+            memory = memory_in_use(self.engine.device)
+            rest = {"grad_norm": norm, "lr": rates[0], "memory_gb": memory, **self.meter.rates()}
+            self.journal.train(self.epoch, self.step, {**facts, **rest}, rates)
 
-    def log(self, sums: dict[str, float], norm: float) -> None:
-        now = time.monotonic()
-        rate = self.utterances_since_log / (now - self.last_log)
-        self.last_log, self.utterances_since_log = now, 0
-        rates = self.scheduler.get_last_lr()
-        facts = {**sums, "grad_norm": norm, "lr": rates[0], "utterances_per_second": rate}
-        assert self.writer is not None
-        wenet = {"loss": "train_loss", "lr": "lr_0"}  # WeNet's names of curves; the others are the same
-        for name, value in facts.items():
-            self.writer.add_scalar(f"train/{wenet.get(name, name)}", value, self.step)
-        for i, lr in enumerate(rates[1:], 1):
-            self.writer.add_scalar(f"train/lr_{i}", lr, self.step)
-        text = " ".join(f"{k} {v:.4g}" for k, v in facts.items())
-        tqdm.write(f"epoch {self.epoch} step {self.step} {text}")
+    def list_skipped(self, bad: list[dict[str, str]]) -> None:
+        self.journal.append(SKIPPED, [{**b, "epoch": self.epoch} for b in bad])
 
-    def set_aside(self, batch: Batch) -> None:
-        """Count and list what could not be read.
+    def check_share(self, good: int, bad: int) -> None:
+        """Count what could not be read, over all ranks.
 
         Raises:
             OsumError: more than ``dataset_conf.max_bad_share`` of what was read so far is bad.
         """
-        bad = batch["skipped"]
-        self.seen += len(batch["keys"]) + len(bad)
-        self.bad += len(bad)
-        self.list_skipped(bad)
-        share = self.configs["dataset_conf"]["max_bad_share"]
-        if self.bad > 10 and self.bad > share * self.seen:
+        self.seen, self.bad = self.seen + good + bad, self.bad + bad
+        if self.bad > 10 and self.bad > self.configs["dataset_conf"]["max_bad_share"] * self.seen:
             raise OsumError(
-                str(self.model_dir / "skipped.jsonl"),
-                f"{self.bad} of {self.seen} utterances cannot be read, the last: "
-                f"{bad[-1]['key']} ({bad[-1]['cause']})"
-                if bad
-                else "too many bad utterances",
+                str(self.model_dir / SKIPPED),
+                f"{self.bad} of {self.seen} utterances cannot be read; that file lists them and their causes",
                 "mend the data, or raise dataset_conf.max_bad_share",
             )
 
-    def list_skipped(self, bad: list[dict[str, str]]) -> None:
-        if bad:
-            with open(self.model_dir / "skipped.jsonl", "a", encoding="utf-8") as f:
-                f.writelines(json.dumps({**b, "epoch": self.epoch}, ensure_ascii=False) + "\n" for b in bad)
-
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Mean losses a token and accuracy over the dev list, over all ranks."""
-        self.model.eval()
+        """Mean losses a token and accuracy over the dev list, over all ranks; by task as well; with a scorer
+        the scores of decoded answers too."""
+        self.engine.model.eval()
         self.dev_loader.plan(0)
-        names = ("loss", "loss_llm", "loss_ctc")
-        total = dict.fromkeys(names, 0.0)
-        weight = right = tokens = 0.0
+        meter = Meter(self.dev_loader.dataset.table)
+        meter.begin()
         for batch in self.dev_loader:
             self.list_skipped(batch["skipped"])
-            if batch["keys"]:
-                with self.engine.autocast():
-                    out = self.bare(batch, self.engine.device)
-                count = token_counts(batch)[0]
-                weight += count
-                for name in names:
-                    total[name] += count * float(out.get(name, 0.0))
-                right += float(out["th_accuracy"] * out["tokens"])
-                tokens += float(out["tokens"])
-        *sums, weight, right, tokens = self.engine.sum(*total.values(), weight, right, tokens)
-        if tokens == 0:
+            counts = dict(zip(("target", "ctc"), map(float, token_counts(batch))))
+            empty = not batch["keys"]
+            if empty and self.engine.world_size == 1:
+                continue
+            whole = {**(self.stand_in() if empty else batch), "normalizers": counts}
+            with self.engine.autocast():
+                out = self.engine.model(whole, self.engine.device)
+            if not empty:
+                meter.add(batch, out, weight=counts["target"])
+        means = meter.end(self.engine.sum, mean=True)
+        if not means:
             raise OsumError(
-                "--cv_data",
-                "no utterance of it could be used",
-                "check the list; see the skipped counts above",
+                "--cv_data", "no utterance of it could be used", "check the list; see the skipped counts above"
             )
-        means = {name: value / weight for name, value in zip(names, sums)}
-        means["acc"] = right / tokens
-        if self.chief:
-            tqdm.write(
-                f"epoch {self.epoch} step {self.step} dev "
-                + " ".join(f"{k} {v:.4f}" for k, v in means.items())
-            )
+        if self.scorer is not None:
+            with self.engine.gathered(), self.engine.autocast():
+                means.update(self.scorer(self.bare))
+        self.journal.dev(self.epoch, self.step, means)
         return means
+
+    def checkpoint(self, tag: str) -> Path:
+        """Validate and write ``TAG.pt``. A state is saved before, so that a run stopped in validation takes it
+        up again; and one that comes by a checkpoint written already does not make it again."""
+        path = self.model_dir / f"{tag}.pt"
+        infos = path.with_suffix(".yaml")
+        if self.resumed_at == self.step and infos.is_file():
+            if read_infos(infos)["step"] == self.step - tag.startswith("step_"):
+                return path
+        self.save_state()
+        with self.ema.in_place() if self.ema else contextlib.nullcontext():
+            return self.save(tag, self.validate())
 
     def save(self, tag: str, dev: dict[str, float] | None = None) -> Path:
         """Write ``TAG.pt`` and ``TAG.yaml`` (rank 0): ``init``, ``epoch_N``, or ``step_N``, whose steps count
         from 0, as WeNet's do. ``dev``: what ``validate`` found; it becomes curves as well."""
-        path = self.model_dir / f"{tag}.pt"
-        if self.writer is None:
+        path, weights = self.model_dir / f"{tag}.pt", self.engine.weights()
+        if weights is None:
             return path
         infos = {**self.configs, "tag": tag, "save_time": time.strftime("%d/%m/%Y %H:%M:%S")}
         if dev is not None:
@@ -262,9 +326,30 @@ class Trainer:
             rates = [float(lr) for lr in self.scheduler.get_last_lr()]
             step = self.step - inside
             infos.update(epoch=self.epoch, step=step, loss_dict=dev, lrs=rates)
-            for name, value in dev.items():
-                self.writer.add_scalar(
-                    *(f"cv/{name}", value, step) if inside else (f"epoch/{name}", value, self.epoch)
-                )
-        save_checkpoint(self.bare, path, infos)
+            self.journal.curves(*("cv", step) if inside else ("epoch", self.epoch), dev)
+        write_checkpoint(weights, path, infos)
         return path
+
+    def save_state(self) -> None:
+        """Write what ``resume`` needs, by all ranks together."""
+        folder = state.state_folder(self.model_dir, self.step)
+        if self.resumed_at == self.step:  # it is there
+            return
+        parts = folder.parent / f".{folder.name}.tmp"
+        if self.chief:
+            parts = state.unfinished(self.model_dir, self.step)
+        self.engine.barrier()
+        self.engine.save_state(parts)
+        weights = self.engine.weights()
+        if weights is not None:
+            state.save_tensors(weights, parts / "model.pt")
+            if self.ema:
+                state.save_tensors(self.ema.state_dict(), parts / "ema.pt")
+            state.write_state(folder, parts, self.facts(), self.configs["keep_states"])
+        self.engine.barrier()
+
+    def facts(self) -> dict[str, Any]:
+        where = {"epoch": self.epoch, "done": self.done, "group": self.group, "step": self.step}
+        counts = {"seen": self.seen, "bad": self.bad, "total_steps": self.total_steps}
+        run = {"configs": self.configs, "index": self.mark, "world_size": self.engine.world_size}
+        return {**where, **counts, **run, "health": self.health.state_dict(), "lists": self.journal.sizes()}
