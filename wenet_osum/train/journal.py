@@ -27,7 +27,7 @@ class Journal:
     def __init__(self, model_dir: Path, log_dir: Path, chief: bool, step: int):
         self.model_dir, self.chief = model_dir, chief
         # Curves of steps that are now taken again are hidden.
-        self.writer = SummaryWriter(str(log_dir), purge_step=step or None) if chief else None
+        self.writer = SummaryWriter(str(log_dir), purge_step=step + 1 if step else None) if chief else None
 
     def cut_back(self, sizes: dict[str, int]) -> None:
         """Bring the lists to what they were; without ``sizes`` they begin anew."""

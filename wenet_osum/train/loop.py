@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+import warnings
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -247,7 +248,9 @@ class Trainer:
             if self.chief:
                 tqdm.write(f"step {self.step} not taken: {why}; utterances: {', '.join(keys[:3])} ...")
             self.health.note_bad(self.step, why, str(self.model_dir / BAD_STEPS))
-        self.scheduler.step()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # a step may not be taken
+            self.scheduler.step()
         self.step += 1
         if self.chief and self.step % self.configs["log_interval"] == 0:
             rates = [float(lr) for lr in self.scheduler.get_last_lr()]
@@ -304,11 +307,13 @@ class Trainer:
 
     def checkpoint(self, tag: str) -> Path:
         """Validate and write ``TAG.pt``. A state is saved before, so that a run stopped in validation takes it
-        up again; and one that comes by a checkpoint written already does not make it again."""
+        up again; one that was stopped behind it finds the checkpoint and what validation said."""
         path = self.model_dir / f"{tag}.pt"
         infos = path.with_suffix(".yaml")
         if self.resumed_at == self.step and infos.is_file():
-            if read_infos(infos)["step"] == self.step - tag.startswith("step_"):
+            found = read_infos(infos)
+            if found["step"] == self.step - tag.startswith("step_"):
+                self.journal.dev(self.epoch, self.step, found["loss_dict"])
                 return path
         self.save_state()
         with self.ema.in_place() if self.ema else contextlib.nullcontext():

@@ -118,14 +118,16 @@ def build_scheduler(
     for steps, ratio in (("warmup_steps", "warmup_ratio"), ("hold_steps", "hold_ratio")):
         if conf.get(ratio) is not None:
             conf[steps] = int(conf[ratio] * conf["max_steps"])
-    base = max(g["lr"] for g in optimizer.param_groups)
+    for group in optimizer.param_groups:
+        # What an optimizer was loaded with is the rate of that step; the base is beside it.
+        group["lr"] = group.setdefault("initial_lr", group["lr"])
+    base = max(g["initial_lr"] for g in optimizer.param_groups)
 
     def factor(own: dict[str, Any], n: int) -> float:
         return max(rate_at(n + 1, name, own), own["min_lr"] / base)
 
     factors: list[Callable[[int], float]] = []
     for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
         warmup = conf["warmup_steps"]
         own = {**conf, "warmup_steps": warmup[group["number"]] if isinstance(warmup, list) else warmup}
         factors.append(partial(factor, own))
