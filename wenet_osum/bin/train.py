@@ -29,7 +29,7 @@ from wenet_osum.bin.common import (
 from wenet_osum.bin.wenet_flags import TRAIN, add_idle_flags, idle_flags
 from wenet_osum.checkpoint.weights import init_modules, load_checkpoint, read_infos
 from wenet_osum.config import load_config, save_config
-from wenet_osum.dataset.dataset import Loader
+from wenet_osum.dataset.loader import Loader
 from wenet_osum.device import DEVICES, DTYPES, cuda_or_cpu
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write

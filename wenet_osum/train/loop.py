@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from wenet_osum.checkpoint.weights import save_checkpoint
 from wenet_osum.constants import IGNORE_ID
-from wenet_osum.dataset.dataset import Batch, Loader
+from wenet_osum.dataset.batch import Batch
+from wenet_osum.dataset.loader import Loader
 from wenet_osum.errors import OsumError
 from wenet_osum.train.engine import Engine
 from wenet_osum.train.optim import build_optimizer, build_scheduler
