@@ -14,10 +14,12 @@ import torch
 from helpers import RATE, TEXTS, write_corpus, write_list, write_units, write_wav
 
 from wenet_osum.config import DATASET_DEFAULTS
-from wenet_osum.dataset.dataset import Loader, OsumDataset, collate
+from wenet_osum.dataset.batch import collate
+from wenet_osum.dataset.dataset import OsumDataset
 from wenet_osum.dataset.features import log_mel_spectrogram
 from wenet_osum.dataset.index import Index, build_index
 from wenet_osum.dataset.lists import read_raw_list
+from wenet_osum.dataset.loader import Loader
 from wenet_osum.dataset.plan import Item
 from wenet_osum.dataset.shards import write_shards
 from wenet_osum.errors import BadUtterance, OsumError
@@ -375,7 +377,9 @@ def test_ranks_share_an_epoch(tmp_path: Path, tokenizer: CharTokenizer):
     loaders = [Loader(dataset, rank=r, world_size=2) for r in (0, 1)]
     steps = {loader.plan(0) for loader in loaders}
     assert steps == {2}
-    assert Counter(i.row for loader in loaders for b in loader.batches for i in b) == Counter(range(6))
+    assert Counter(i.row for loader in loaders for b in loader.jobs(loader.batches, 0) for i in b) == Counter(
+        range(6)
+    )
 
 
 def test_bad_input_ready_made_answer_with_a_bad_label(tmp_path: Path, tokenizer: CharTokenizer):

@@ -22,9 +22,10 @@ from wenet_osum.bin import average_model, make_raw_list, make_shard_list
 from wenet_osum.checkpoint.weights import save_checkpoint
 from wenet_osum.config import DATASET_DEFAULTS
 from wenet_osum.dataset.audio import load_audio
-from wenet_osum.dataset.dataset import Loader, OsumDataset
+from wenet_osum.dataset.dataset import OsumDataset
 from wenet_osum.dataset.index import build_index
 from wenet_osum.dataset.lists import read_raw_list
+from wenet_osum.dataset.loader import Loader
 from wenet_osum.dataset.shard_reader import read_shard, read_tar_list
 from wenet_osum.tasks import load_tasks
 from wenet_osum.text import CharTokenizer

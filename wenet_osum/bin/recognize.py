@@ -22,9 +22,9 @@ from wenet_osum.bin.common import (
 from wenet_osum.bin.wenet_flags import RECOGNIZE, add_idle_flags, idle_flags
 from wenet_osum.checkpoint.weights import load_checkpoint
 from wenet_osum.config import load_config
-from wenet_osum.dataset.dataset import Loader
 from wenet_osum.dataset.filter import WIDE_OPEN
 from wenet_osum.dataset.index import Index, build_index
+from wenet_osum.dataset.loader import Loader
 from wenet_osum.device import DEVICES, DTYPES, card
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write

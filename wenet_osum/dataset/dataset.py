@@ -1,19 +1,19 @@
-"""From an index row to a padded batch: read, augment, features, prompt and answer ids, collate."""
+"""From an index row to an example: read, augment, features, prompt and answer ids."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from wenet_osum.constants import IGNORE_ID
 from wenet_osum.dataset.audio import load_audio
 from wenet_osum.dataset.augment import spec_aug, spec_sub, spec_trim, speed_perturb
+from wenet_osum.dataset.batch import Batch, collate
 from wenet_osum.dataset.features import log_mel_spectrogram
 from wenet_osum.dataset.index import Index, audio_source, target_text, task_weights
 from wenet_osum.dataset.plan import Item, draw_tasks, plan_batches
@@ -22,8 +22,6 @@ from wenet_osum.registry import DATASETS
 from wenet_osum.tasks import Task, TaskTable
 from wenet_osum.tasks.prompts import language_of, prompt_text
 from wenet_osum.text.normalize import process_text
-
-Batch = dict[str, Any]
 
 
 @DATASETS.register("osum")
@@ -49,8 +47,17 @@ class OsumDataset(Dataset[Any]):
         except BadUtterance as e:
             return e
 
-    def plan(self, epoch: int, rank: int, world_size: int) -> list[list[Item]]:
-        """The batches of an epoch for one rank."""
+    def batch(self, items: list[Item], at: Callable[[int], None] | None = None) -> Batch:
+        """Read a batch; ``at`` is told each row before it is read."""
+        examples = []
+        for item in items:
+            if at:
+                at(item.row)
+            examples.append(self[item])
+        return collate(examples, pack=self.conf["batch_conf"]["batch_type"] == "pack")
+
+    def plan(self, epoch: int, group: int = 1) -> list[list[Item]]:
+        """The batches of an epoch over all ranks; ``group`` of them in a row are nearly alike in cost."""
         tasks = draw_tasks(self.index.tasks, task_weights(self.conf, self.table), self.seed, epoch)
         rows = plan_batches(
             self.index.frames,
@@ -58,16 +65,16 @@ class OsumDataset(Dataset[Any]):
             self.conf["batch_conf"],
             self.seed,
             epoch,
-            world_size,
+            group,
             shuffle=self.train and self.conf["shuffle"],
         )
-        return [[Item(r, tasks[r], epoch) for r in batch] for batch in rows[rank::world_size]]
+        return [[Item(r, tasks[r], epoch) for r in batch] for batch in rows]
 
     def example(self, item: Item) -> dict[str, Any]:
         """``key``; ``feats`` (T, F); ``prompt``, ``target``, ``ctc_target`` 1-d ids; ``target_weights`` (n + 1,)
         of the target's ids and the end; ``task``; ``lang``."""
         sample, task = self.index.samples[item.row], self.table[item.task]
-        rng = np.random.default_rng([self.seed, item.epoch, item.row])
+        rng = np.random.default_rng([self.seed, item.epoch, crc32(sample["key"].encode()), item.copy])
         rate = self.conf["resample_conf"]["resample_rate"]
         wave = load_audio(
             audio_source(sample),
@@ -137,70 +144,3 @@ def target_weights(
         first, last = (len(encode(text[:n])) for n in (start, end))
         weights[first:last] = label_weight
     return weights
-
-
-def collate(examples: list[dict[str, Any] | BadUtterance]) -> Batch:
-    """Pad to a batch with WeNet's keys.
-
-    Returns:
-        ``keys``, ``tasks``, ``langs`` lists; ``feats`` (B, T, F) padded with 0, ``feats_lengths`` (B,);
-        ``target``, ``prompt``, ``ctc_target`` (B, n) padded with -1, ``target_lengths`` (B,);
-        ``target_weights`` (B, n + 1) padded with 0: the answer's and its end's share in the loss;
-        ``skipped``: what could not be read. With every example bad, only ``skipped``.
-    """
-    good = [e for e in examples if isinstance(e, dict)]
-    skipped = [
-        {"key": e.key, "cause": e.cause, "detail": e.detail} for e in examples if isinstance(e, BadUtterance)
-    ]
-    if not good:
-        return {"keys": [], "skipped": skipped}
-    batch: Batch = {"skipped": skipped}
-    for name, plural in (("key", "keys"), ("task", "tasks"), ("lang", "langs")):
-        batch[plural] = [e[name] for e in good]
-    batch["feats"] = pad_sequence([e["feats"] for e in good], batch_first=True)
-    batch["feats_lengths"] = torch.tensor([len(e["feats"]) for e in good])
-    for name in ("target", "prompt", "ctc_target"):
-        batch[name] = pad_sequence([e[name] for e in good], batch_first=True, padding_value=IGNORE_ID)
-    batch["target_weights"] = pad_sequence([e["target_weights"] for e in good], batch_first=True)
-    batch["target_lengths"] = torch.tensor([len(e["target"]) for e in good])
-    return batch
-
-
-def one_thread(_: int) -> None:
-    """A data worker computes on one thread: workers times threads beyond the cores halve the speed."""
-    torch.set_num_threads(1)
-
-
-class Loader:
-    """Batches of an epoch for one rank, in the plan's order; the workers live as long as the loader."""
-
-    def __init__(
-        self,
-        dataset: OsumDataset,
-        num_workers: int = 0,
-        prefetch: int = 4,
-        pin_memory: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-    ):
-        self.dataset, self.rank, self.world_size = dataset, rank, world_size
-        self.batches: list[list[Item]] = []
-        self.loader = DataLoader(
-            dataset,
-            batch_sampler=self.batches,
-            num_workers=num_workers,
-            prefetch_factor=prefetch if num_workers else None,
-            persistent_workers=num_workers > 0,
-            pin_memory=pin_memory,
-            collate_fn=collate,
-            worker_init_fn=one_thread,
-        )
-
-    def plan(self, epoch: int) -> int:
-        """Fix the batches of an epoch (0 for evaluation); returns how many this rank has."""
-        # In place: the DataLoader holds on to this very list.
-        self.batches[:] = self.dataset.plan(epoch, self.rank, self.world_size)
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self.loader)

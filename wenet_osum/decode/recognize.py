@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from wenet_osum.dataset.dataset import Loader
+from wenet_osum.dataset.loader import Loader
 from wenet_osum.fileio import atomic_write
 from wenet_osum.tasks import Task
 

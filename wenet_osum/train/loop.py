@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from wenet_osum.checkpoint.weights import load_checkpoint, read_infos, write_checkpoint
 from wenet_osum.constants import IGNORE_ID
-from wenet_osum.dataset.dataset import Batch
+from wenet_osum.dataset.batch import Batch
 from wenet_osum.dataset.loader import Loader
 from wenet_osum.device import memory_in_use
 from wenet_osum.errors import OsumError

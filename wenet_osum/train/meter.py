@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from wenet_osum.dataset.dataset import Batch
+from wenet_osum.dataset.batch import Batch
 
 LOSSES = ("loss", "loss_llm", "loss_ctc")
 COUNTS = ("weight", "right", "tokens", "positions", "frames", "room", "utterances")

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import torch.distributed as dist
 from torch.utils.data import IterableDataset, get_worker_info
 
-from wenet_osum.dataset.dataset import Batch, OsumDataset, collate
+from wenet_osum.dataset.batch import Batch
+from wenet_osum.dataset.dataset import OsumDataset
 
 
 class PlannedBatches(IterableDataset[Batch]):
@@ -31,11 +32,11 @@ class PlannedBatches(IterableDataset[Batch]):
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
         for _ in range(self.cycle):
             # Workers take turns in WeNet's loader, so the batches come in the plan's order.
-            mine = self.dataset.plan(self.epoch, rank, world_size)[first::step]
+            plan = self.dataset.plan(self.epoch, world_size)
             if self.dataset.train:  # validation asks the same in every epoch
                 self.epoch += 1
-            for items in mine:
-                batch = collate([self.dataset[item] for item in items])
+            for i in range(rank, len(plan), world_size)[first::step]:
+                batch = self.dataset.batch(plan[i])
                 for skipped in batch["skipped"]:
                     logging.warning("set aside: %s", json.dumps(skipped, ensure_ascii=False))
                 if batch["keys"]:

@@ -1,0 +1,222 @@
+"""Processes that read batches ahead; one that dies or stands still is an error that says where.
+
+Each has a pipe of its own and answers in the order it was asked, and they are asked in turn, so the batches come
+in the plan's order whatever their number. (torch's ``DataLoader`` would raise for a dead worker out of a signal
+handler, at any line of the caller, and know neither the worker nor the utterance.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import signal
+import traceback
+from collections.abc import Iterator
+from itertools import cycle
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.util import Finalize
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.multiprocessing import get_context
+
+from wenet_osum.dataset.batch import Batch
+from wenet_osum.dataset.plan import Item
+from wenet_osum.errors import OsumError
+
+_ALIGN = 64  # bytes
+_WHY = {
+    "SIGKILL": "if memory ran out (dmesg tells), give fewer --num_workers or a smaller --prefetch",
+    "SIGBUS": "if /dev/shm is full (docker: --shm-size), make it larger or give a smaller --prefetch",
+}
+
+
+class Failure(NamedTuple):
+    """What a worker sends in place of a batch: what was raised, and where, for a person."""
+
+    error: Exception
+    where: str
+
+
+class Workers:
+    """``count`` processes that make batches of ``dataset``, each ``prefetch`` of them ahead.
+
+    Args:
+        timeout: seconds that a batch may be waited for.
+    """
+
+    def __init__(self, dataset: Any, count: int, prefetch: int, timeout: float):
+        self.dataset, self.count, self.prefetch, self.timeout = dataset, count, prefetch, timeout
+        self.processes: list[Any] = []
+        self.pipes: list[Connection] = []
+        context = get_context()
+        self.turn = context.RawValue("q", 0)  # of epochs begun; what was asked in an earlier one is not read
+        self.reading = context.RawArray("q", [-1] * count)  # the row that each is at
+
+    def start(self) -> None:
+        context = get_context()
+        for i in range(self.count):
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=work,
+                args=(theirs, self.dataset, self.turn, self.reading, i),
+                daemon=True,
+                name=f"data worker {i}",
+            )
+            process.start()
+            theirs.close()
+            self.processes.append(process)
+            self.pipes.append(ours)
+        # Before multiprocessing's own end of the process, which would wait for a worker that hangs.
+        self.finalize = Finalize(self, stop, args=(self.processes, self.pipes), exitpriority=1)
+
+    def run(self, jobs: Iterator[list[Item]]) -> Iterator[Batch]:
+        """The batches of ``jobs``, in their order. A second call ends the first.
+
+        Raises:
+            OsumError: a worker died, or did not answer in time; or what it raised.
+        """
+        if not self.processes:
+            self.start()
+        self.turn.value += 1
+        turn = self.turn.value
+        asked: list[int] = []
+        workers = cycle(range(self.count))
+        for worker in [w for _ in range(self.prefetch) for w in range(self.count)]:
+            self.ask(worker, jobs, asked)
+        for worker in workers:
+            if not asked:
+                return
+            asked.remove(worker)
+            batch = self.answer(worker, turn)
+            self.ask(worker, jobs, asked)
+            yield batch
+            if self.turn.value != turn:
+                return
+
+    def ask(self, worker: int, jobs: Iterator[list[Item]], asked: list[int]) -> None:
+        items = next(jobs, None)
+        if items is not None:
+            with contextlib.suppress(OSError):  # a dead worker is told when its answer is waited for
+                self.pipes[worker].send((self.turn.value, items))
+            asked.append(worker)
+
+    def answer(self, worker: int, turn: int) -> Batch:
+        """What a worker answers to the oldest question of this turn."""
+        pipe, process = self.pipes[worker], self.processes[worker]
+        while True:
+            if not wait([pipe, process.sentinel], self.timeout):
+                what = f"no batch for {self.timeout:g} s, {self.place(worker)}"
+                mend = "see what it waits for there (disk, network share, pipe), or allow it more time"
+                raise self.ended(worker, what, mend)
+            try:
+                asked_in, content = pipe.recv()
+            except (EOFError, OSError):
+                process.join(1)
+                how = ending(process.exitcode)
+                mend = _WHY.get(how.rpartition(" ")[2], "see what it wrote before this line")
+                raise self.ended(worker, f"{how}, {self.place(worker)}", mend) from None
+            if asked_in != turn:
+                continue
+            if isinstance(content, Failure):
+                ours = isinstance(content.error, OsumError)
+                raise content.error from (None if ours else RuntimeError(content.where))
+            return unpack(content)
+
+    def ended(self, worker: int, what: str, mend: str) -> OsumError:
+        """The error for a worker that will not answer; all are stopped, and the next ``run`` starts others."""
+        pid = self.processes[worker].pid
+        self.finalize()
+        return OsumError(f"data worker {worker} (process {pid})", what, mend)
+
+    def place(self, worker: int) -> str:
+        row = self.reading[worker]
+        return (
+            "between two utterances" if row < 0 else f"at utterance {self.dataset.index.samples[row]['key']}"
+        )
+
+
+def ending(code: int | None) -> str:
+    """How a process ended, in words."""
+    if code is None or code >= 0:
+        return f"ended with exit status {code}"
+    return f"was killed by {signal.Signals(-code).name}"
+
+
+def stop(processes: list[Any], pipes: list[Connection]) -> None:
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join(1)
+    for pipe in pipes:
+        pipe.close()
+    processes.clear()
+    pipes.clear()
+
+
+def work(pipe: Connection, dataset: Any, turn: Any, reading: Any, number: int) -> None:
+    """A data worker's life: batches as asked for, until the pipe or the parent ends."""
+    # What ends a job often signals all its processes. The trainer may need batches to end well, and stops us then.
+    # Functions, not SIG_IGN, which a command in a list's pipe would inherit.
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: None)
+    torch.set_num_threads(1)  # workers times threads beyond the cores halve the speed
+    parent = parent_process()
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            while not pipe.poll(5):
+                if parent is not None and not parent.is_alive():
+                    return
+            asked_in, items = pipe.recv()
+            content: Any = None
+            if asked_in == turn.value:
+                content = answer(dataset, items, reading, number)
+            pipe.send((asked_in, content))
+
+
+def answer(dataset: Any, items: list[Item], reading: Any, number: int) -> Any:
+    """A packed batch, or a ``Failure``."""
+
+    def at(row: int) -> None:
+        reading[number] = row
+
+    try:
+        return pack(dataset.batch(items, at))
+    except Exception as e:
+        where = f"in data worker {number}:\n{traceback.format_exc()}"
+        try:
+            pickle.dumps(e)
+        except Exception:  # it cannot travel
+            e = RuntimeError(repr(e))
+        return Failure(e, where)
+    finally:
+        at(-1)
+
+
+def pack(batch: Batch) -> tuple[Tensor, list[int]]:
+    """A batch in one block of bytes, so that one piece of shared memory crosses to the other process, and the
+    lengths of its parts."""
+    parts: list[Any] = [b""]
+    arrays = {k: v.numpy() if isinstance(v, Tensor) else v for k, v in batch.items()}
+    parts[0] = pickle.dumps(arrays, protocol=5, buffer_callback=lambda b: parts.append(b.raw()))
+    lengths = [len(part) for part in parts]
+    block = torch.empty(sum(-(-n // _ALIGN) * _ALIGN for n in lengths), dtype=torch.uint8)
+    view = block.numpy().data
+    at = 0
+    for part, n in zip(parts, lengths):
+        view[at : at + n] = part
+        at += -(-n // _ALIGN) * _ALIGN
+    return block, lengths
+
+
+def unpack(packed: tuple[Tensor, list[int]]) -> Batch:
+    """The batch that ``pack`` packed; its tensors lie in the block."""
+    block, lengths = packed
+    view, parts, at = block.numpy().data, [], 0
+    for n in lengths:
+        parts.append(view[at : at + n])
+        at += -(-n // _ALIGN) * _ALIGN
+    batch = pickle.loads(parts[0], buffers=parts[1:])
+    return {k: torch.from_numpy(v) if hasattr(v, "__array__") else v for k, v in batch.items()}
