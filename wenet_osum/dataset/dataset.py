@@ -16,7 +16,7 @@ from wenet_osum.dataset.audio import load_audio
 from wenet_osum.dataset.augment import spec_aug, spec_sub, spec_trim, speed_perturb
 from wenet_osum.dataset.features import log_mel_spectrogram
 from wenet_osum.dataset.index import Index, audio_source, target_text, task_weights
-from wenet_osum.dataset.plan import Item, draw_tasks, plan_batches
+from wenet_osum.dataset.plan import Item, Plan, plan_epoch
 from wenet_osum.errors import BadUtterance
 from wenet_osum.registry import DATASETS
 from wenet_osum.tasks import Task, TaskTable
@@ -49,19 +49,18 @@ class OsumDataset(Dataset[Any]):
         except BadUtterance as e:
             return e
 
-    def plan(self, epoch: int, rank: int, world_size: int) -> list[list[Item]]:
-        """The batches of an epoch for one rank."""
-        tasks = draw_tasks(self.index.tasks, task_weights(self.conf, self.table), self.seed, epoch)
-        rows = plan_batches(
-            self.index.frames,
-            self.index.tokens,
+    def plan(self, epoch: int, group: int = 1) -> Plan:
+        """The batches of an epoch over all ranks; their number is a multiple of ``group``, see ``plan_batches``."""
+        return plan_epoch(
+            self.index,
             self.conf["batch_conf"],
+            task_weights(self.conf, self.table),
             self.seed,
             epoch,
-            world_size,
+            group,
             shuffle=self.train and self.conf["shuffle"],
+            mix=self.train,
         )
-        return [[Item(r, tasks[r], epoch) for r in batch] for batch in rows[rank::world_size]]
 
     def example(self, item: Item) -> dict[str, Any]:
         """``key``; ``feats`` (T, F); ``prompt``, ``target``, ``ctc_target`` 1-d ids; ``target_weights`` (n + 1,)
@@ -199,7 +198,8 @@ class Loader:
     def plan(self, epoch: int) -> int:
         """Fix the batches of an epoch (0 for evaluation); returns how many this rank has."""
         # In place: the DataLoader holds on to this very list.
-        self.batches[:] = self.dataset.plan(epoch, self.rank, self.world_size)
+        plan = self.dataset.plan(epoch, self.world_size)
+        self.batches[:] = [plan[i] for i in range(self.rank, len(plan), self.world_size)]
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:

@@ -30,12 +30,13 @@ class PlannedBatches(IterableDataset[Batch]):
         worker = get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
         for _ in range(self.cycle):
+            plan = self.dataset.plan(self.epoch, world_size)
             # Workers take turns in WeNet's loader, so the batches come in the plan's order.
-            mine = self.dataset.plan(self.epoch, rank, world_size)[first::step]
+            mine = range(rank, len(plan), world_size)[first::step]
             if self.dataset.train:  # validation asks the same in every epoch
                 self.epoch += 1
-            for items in mine:
-                batch = collate([self.dataset[item] for item in items])
+            for i in mine:
+                batch = collate([self.dataset[item] for item in plan[i]])
                 for skipped in batch["skipped"]:
                     logging.warning("set aside: %s", json.dumps(skipped, ensure_ascii=False))
                 if batch["keys"]:
