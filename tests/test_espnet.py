@@ -17,7 +17,8 @@ from helpers import command, one_error_line, run_config, stage2_config, write_co
 
 from wenet_osum.bin import make_raw_list, make_shard_list, train, validate
 from wenet_osum.dataset.audio import load_audio
-from wenet_osum.dataset.index import audio_source, read_samples
+from wenet_osum.dataset.index import audio_source
+from wenet_osum.dataset.index_build import Corpus, cut_corpus, read_span
 from wenet_osum.dataset.kaldi import read_data_dir
 from wenet_osum.dataset.validate import survey_data_dir
 from wenet_osum.errors import BadUtterance, OsumError
@@ -108,7 +109,8 @@ def test_lists_and_shards_of_a_dump(
         make_raw_list.main(["--data_dir", str(data), "data.list"])
     else:
         make_shard_list.main(["--data_dir", str(data), "--shard_type", data_type, "shards", "data.list"])
-    samples = [sample for _, sample in read_samples("data.list", data_type)]
+    spans = cut_corpus(Corpus("data.list", data_type), 0, "")
+    samples = [sample for span in spans for _, sample in read_span(span)]
     assert {s["key"]: s["txt"] for s in samples} == TEXTS
     assert {s["key"]: s["duration"] for s in samples} == SECONDS
     for sample in samples:

@@ -21,7 +21,7 @@ from wenet_osum.bin.common import load_table, prepare_configs
 from wenet_osum.checkpoint.weights import read_state, save_checkpoint
 from wenet_osum.config import load_config
 from wenet_osum.dataset.dataset import OsumDataset
-from wenet_osum.dataset.index import build_index
+from wenet_osum.dataset.index_build import build_index
 from wenet_osum.dataset.loader import Loader
 from wenet_osum.registry import init_model
 from wenet_osum.text import init_tokenizer

@@ -51,12 +51,12 @@ DATASET_DEFAULTS: dict[str, Any] = {
     "spec_trim_conf": {"max_t": 20},
     "shuffle": True,
     "batch_conf": {
-        "batch_type": "dynamic",  # static | bucket | dynamic
+        "batch_type": "dynamic",  # static | bucket | dynamic | pack
         "batch_size": 16,  # static: utterances
         "bucket_boundaries": [],  # bucket: in 10 ms frames, rising
         "bucket_batch_sizes": [],  # bucket: one more; utterances shorter than each boundary, and the rest
-        "max_frames_in_batch": 12000,  # dynamic: longest utterance x utterances, 10 ms frames
-        "max_tokens_in_batch": 4000,  # dynamic: longest answer x utterances
+        "max_frames_in_batch": 12000,  # dynamic: longest utterance x utterances, 10 ms frames; pack: their sum
+        "max_tokens_in_batch": 4000,  # dynamic: longest answer x utterances; pack: their sum
     },
     # Which task an utterance is asked in an epoch is drawn among those its labels allow.
     "task_weights": OPEN,  # task name -> weight; a task not named here has 0 when any is named
@@ -72,7 +72,7 @@ DATASET_DEFAULTS: dict[str, Any] = {
     "time_step": 0.01,  # SRWT times are rounded to multiples of it, in seconds
 }
 
-BATCH_TYPES = ("static", "bucket", "dynamic")
+BATCH_TYPES = ("static", "bucket", "dynamic", "pack")
 
 DEFAULTS: dict[str, Any] = {
     "model": "osum",

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name, renamed when complete."""
+"""Files that are whole or not there: written under a temporary name, renamed when complete. Lines and YAML read."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
+
+import yaml
 
 from wenet_osum.errors import OsumError
 
@@ -62,8 +65,13 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(tmp, ignore_errors=True)
 
 
-def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """Yield ``(line number from 1, line without its end)`` of a UTF-8 text file.
+def read_lines(
+    path: str | Path, start: int = 0, count: int | None = None, first: int = 1
+) -> Iterator[tuple[int, str]]:
+    """Yield ``(line number, line without its end)`` of a UTF-8 text file.
+
+    Args:
+        start: the byte to begin at. count: so many lines; None: all. first: the number of the first of them.
 
     Raises:
         OsumError: the file is missing, or a line is not UTF-8 (named by number).
@@ -72,7 +80,8 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     if not path.is_file():
         raise OsumError(str(path), "no such file", "check the path")
     with open(path, "rb") as f:
-        for n, raw in enumerate(f, 1):
+        f.seek(start)
+        for n, raw in enumerate(islice(f, count), first):
             try:
                 line = raw.decode("utf-8")
             except UnicodeDecodeError as e:
@@ -80,3 +89,41 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
                     f"{path}:{n}", f"not UTF-8 (byte {e.start + 1})", "convert with iconv -t utf-8"
                 ) from None
             yield n, line.rstrip("\r\n")
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key given twice, which YAML would silently let the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key that is no single word", key_node.start_mark
+                )
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key_node.value!r} is given twice", key_node.start_mark
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """What a YAML file holds; a key that comes twice is an error.
+
+    Raises:
+        OsumError: file, and line where there is one, of whatever keeps it from being read.
+    """
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except FileNotFoundError:
+        raise OsumError(str(path), "no such file", "check the path") from None
+    except UnicodeDecodeError:
+        raise OsumError(str(path), "not UTF-8", "convert with iconv -t utf-8") from None
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise OsumError(where, getattr(e, "problem", None) or "malformed YAML", "mend the YAML") from None
+    except ValueError as e:  # a date that is none
+        raise OsumError(str(path), f"malformed YAML ({e})", "mend the YAML") from None

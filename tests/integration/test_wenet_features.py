@@ -20,8 +20,8 @@ from wenet_osum import register
 from wenet_osum.bin.common import load_table, prepare_configs
 from wenet_osum.config import load_config
 from wenet_osum.dataset.dataset import OsumDataset
+from wenet_osum.dataset.index_build import build_index
 from wenet_osum.dataset.loader import Loader
-from wenet_osum.dataset.index import build_index
 from wenet_osum.text import init_tokenizer
 
 config, data_list, data_type, out = sys.argv[1:]

@@ -23,7 +23,7 @@ from wenet_osum.checkpoint.weights import save_checkpoint
 from wenet_osum.config import DATASET_DEFAULTS
 from wenet_osum.dataset.audio import load_audio
 from wenet_osum.dataset.dataset import OsumDataset
-from wenet_osum.dataset.index import build_index
+from wenet_osum.dataset.index_build import build_index
 from wenet_osum.dataset.lists import read_raw_list
 from wenet_osum.dataset.loader import Loader
 from wenet_osum.dataset.shard_reader import read_shard, read_tar_list

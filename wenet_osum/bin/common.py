@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from wenet_osum.checkpoint.folder import CONFIG
-from wenet_osum.dataset.index import Index, build_index, join_indexes
+from wenet_osum.dataset.index import Index
+from wenet_osum.dataset.index_build import index_corpora
+from wenet_osum.dataset.mixing import read_corpora
 from wenet_osum.errors import OsumError
 from wenet_osum.registry import ENCODERS, init_model, load_models
 from wenet_osum.tasks import TaskTable, load_tasks
@@ -144,13 +146,14 @@ def make_index(
     table: TaskTable,
     encode: Callable[[str], list[int]],
     conf: dict[str, Any],
+    store: str | Path | None = None,
 ) -> Index:
-    """One index over several lists.
+    """One index over several lists and combine YAMLs; ``store`` as in ``index_corpora``.
 
     Raises:
         OsumError: nothing in them can be used; says what was set aside.
     """
-    whole = join_indexes([build_index(path, data_type, table, encode, conf) for path in lists])
+    whole = index_corpora(read_corpora(lists, data_type), table, encode, conf, store=store)
     if not len(whole):
         raise OsumError(
             ", ".join(lists),

@@ -23,7 +23,8 @@ from wenet_osum.bin.wenet_flags import RECOGNIZE, add_idle_flags, idle_flags
 from wenet_osum.checkpoint.weights import load_checkpoint
 from wenet_osum.config import load_config
 from wenet_osum.dataset.filter import WIDE_OPEN
-from wenet_osum.dataset.index import Index, build_index
+from wenet_osum.dataset.index import Index
+from wenet_osum.dataset.index_build import build_index
 from wenet_osum.dataset.loader import Loader
 from wenet_osum.device import DEVICES, DTYPES, card
 from wenet_osum.errors import OsumError, run_main
@@ -83,12 +84,8 @@ def init_engine(args: argparse.Namespace, dtype: str) -> Engine:
 
 def labelled(index: Index, table: TaskTable, name: str) -> Index:
     """The part of an index that has the answer of a task."""
-    task = table[name]
-    keep = [i for i, s in enumerate(index.samples) if task.supported_by(s)]
-    part = Index()
-    part.samples, part.tasks = [index.samples[i] for i in keep], [(name,)] * len(keep)
-    part.frames, part.tokens = index.frames[keep], index.tokens[keep]
-    return part
+    keep = [i for i, s in enumerate(index.samples) if table[name].supported_by(s)]
+    return index.asking(name, keep)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -129,11 +126,7 @@ def main(argv: list[str] | None = None) -> int:
 
     result_dir = Path(args.result_dir)
     for name in names:
-        index = everything
-        if args.labelled_only:
-            index = labelled(everything, table, name)
-        else:
-            index.tasks = [(name,)] * len(index)
+        index = labelled(everything, table, name) if args.labelled_only else everything.asking(name)
         if not len(index):
             logging.info("%s: no utterance has an answer for it, nothing to decode", name)
             continue

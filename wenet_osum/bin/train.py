@@ -55,7 +55,9 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--dtype", choices=DTYPES, help="autocast; weights that learn stay fp32; the config's")
     p.add_argument("--config", required=True, help="YAML of the run")
     p.add_argument("--data_type", default="raw", choices=["raw", "shard", "shard_full_data"])
-    p.add_argument("--train_data", required=True, nargs="+", help="list(s) to train on")
+    p.add_argument(
+        "--train_data", required=True, nargs="+", help="list(s) to train on, or YAMLs of weighted lists"
+    )
     p.add_argument("--cv_data", required=True, help="list to validate on")
     p.add_argument("--model_dir", required=True, help="checkpoints go here")
     p.add_argument("--checkpoint", help="go on from MODEL_DIR/epoch_N.pt, or start from a model folder")
@@ -191,7 +193,8 @@ def main(argv: list[str] | None = None) -> int:
     conf = leave_room(model, configs["dataset_conf"], table, tokenizer.encode)
     loaders: dict[str, Loader] = {}
     for name, lists in (("train", args.train_data), ("dev", [args.cv_data])):
-        index = make_index(lists, args.data_type, table, tokenizer.encode, conf)
+        store = model_dir / "index" / f"{name}.idx"
+        index = make_index(lists, args.data_type, table, tokenizer.encode, conf, store)
         logging.info("%s: %d utterances, %.2f h%s", name, len(index), index.hours, count_line(index.skipped))
         dataset = cls(index, table, tokenizer, conf, configs["seed"], train=name == "train")
         workers = args.num_workers if name == "train" else 0

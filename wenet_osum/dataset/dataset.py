@@ -16,7 +16,7 @@ from wenet_osum.dataset.augment import spec_aug, spec_sub, spec_trim, speed_pert
 from wenet_osum.dataset.batch import Batch, collate
 from wenet_osum.dataset.features import log_mel_spectrogram
 from wenet_osum.dataset.index import Index, audio_source, target_text, task_weights
-from wenet_osum.dataset.plan import Item, draw_tasks, plan_batches
+from wenet_osum.dataset.plan import Item, Plan, plan_epoch
 from wenet_osum.errors import BadUtterance
 from wenet_osum.registry import DATASETS
 from wenet_osum.tasks import Task, TaskTable
@@ -56,19 +56,18 @@ class OsumDataset(Dataset[Any]):
             examples.append(self[item])
         return collate(examples, pack=self.conf["batch_conf"]["batch_type"] == "pack")
 
-    def plan(self, epoch: int, group: int = 1) -> list[list[Item]]:
-        """The batches of an epoch over all ranks; ``group`` of them in a row are nearly alike in cost."""
-        tasks = draw_tasks(self.index.tasks, task_weights(self.conf, self.table), self.seed, epoch)
-        rows = plan_batches(
-            self.index.frames,
-            self.index.tokens,
+    def plan(self, epoch: int, group: int = 1) -> Plan:
+        """The batches of an epoch over all ranks; their number is a multiple of ``group``, see ``plan_batches``."""
+        return plan_epoch(
+            self.index,
             self.conf["batch_conf"],
+            task_weights(self.conf, self.table),
             self.seed,
             epoch,
             group,
             shuffle=self.train and self.conf["shuffle"],
+            mix=self.train,
         )
-        return [[Item(r, tasks[r], epoch) for r in batch] for batch in rows]
 
     def example(self, item: Item) -> dict[str, Any]:
         """``key``; ``feats`` (T, F); ``prompt``, ``target``, ``ctc_target`` 1-d ids; ``target_weights`` (n + 1,)

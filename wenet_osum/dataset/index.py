@@ -1,61 +1,107 @@
-"""The table of a list's utterances: where each is, how long, and which tasks it can be asked.
+"""The table of a run's utterances: how long each is, which tasks it can be asked, and where its record lies.
 
-Built once at the start of a run from the list alone (headers, not audio). What cannot be used is set
-aside here, before training starts, with its cause.
+Made by ``index_build`` from lists (headers, not audio); numbers are flat columns, records are decoded on
+demand, so that a million utterances take some tens of megabytes.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from wenet_osum.dataset.audio import audio_duration
-from wenet_osum.dataset.filter import check_answer, check_length
-from wenet_osum.dataset.lists import read_raw_list
-from wenet_osum.dataset.shard_reader import index_shard, read_tar_list
+from wenet_osum.dataset.filter import check_answer
 from wenet_osum.errors import BadUtterance, OsumError
 from wenet_osum.tasks import Task, TaskTable
 from wenet_osum.text.normalize import process_text
 
 
-class Index:
-    """Attributes:
-    samples: sample dicts (``wav`` a path or pipe, or ``tar``/``offset``/``size`` in its place).
-    frames: (N,) int32, 10 ms frames.
-    tokens: (N,) int32, of the longest answer among the tasks the utterance may be asked.
-    tasks: one tuple of task names an utterance.
-    skipped: what was set aside, as ``{"key", "cause", "detail"}``.
+class TaskSets(Sequence[tuple[str, ...]]):
+    """The tasks of each utterance, kept as the number of one of a few sets.
+
+    Attributes:
+        sets: the distinct ones. number: (N,) which of them an utterance has.
     """
 
-    def __init__(self) -> None:
-        self.samples: list[dict[str, Any]] = []
-        self.tasks: list[tuple[str, ...]] = []
-        self.skipped: list[dict[str, str]] = []
-        self.frames = np.zeros(0, np.int32)
-        self.tokens = np.zeros(0, np.int32)
+    def __init__(self, sets: Sequence[tuple[str, ...]], number: np.ndarray):
+        self.sets, self.number = list(sets), number
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.number)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self.sets[self.number[row]]
+
+    def groups(self, rows: np.ndarray) -> Iterable[tuple[tuple[str, ...], np.ndarray]]:
+        """The sets that ``rows`` have, each with the places in ``rows`` where it is."""
+        number = self.number[rows]
+        for n in np.unique(number):
+            yield self.sets[n], np.flatnonzero(number == n)
+
+
+class Index:
+    """Columns over N utterances.
+
+    Attributes:
+        samples: sample dicts (``wav`` a path or pipe, or ``tar``/``offset``/``size`` in its place).
+        frames: (N,) int32, 10 ms frames.
+        tasks: the tasks each utterance may be asked.
+        starts, answers: the tokens of an answer to task ``tasks[row][slot]`` are ``answers[starts[row] + slot]``.
+        tokens: (N,) int32, of the longest answer.
+        corpus: (N,) number of the corpus it belongs to. weights: how often an epoch takes each corpus.
+        block: (N,) its shard or run of list lines: what lies near together.
+        skipped: what was set aside, as ``{"key", "cause", "detail"}``.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[dict[str, Any]],
+        frames: np.ndarray,
+        tasks: TaskSets,
+        starts: np.ndarray,
+        answers: np.ndarray,
+        corpus: np.ndarray,
+        block: np.ndarray,
+        weights: Sequence[float] = (1.0,),
+        skipped: Sequence[dict[str, str]] = (),
+    ):
+        self.samples, self.frames, self.tasks = samples, frames, tasks
+        self.starts, self.answers = starts, answers
+        self.corpus, self.block, self.weights = corpus, block, tuple(weights)
+        self.skipped = list(skipped)
+        self.tokens = np.zeros(len(frames), np.int32)
+        for names, at in tasks.groups(np.arange(len(frames))):
+            for slot in range(len(names)):
+                self.tokens[at] = np.maximum(self.tokens[at], answers[starts[at] + slot])
+
+    def __len__(self) -> int:
+        return len(self.frames)
 
     @property
     def hours(self) -> float:
-        return float(self.frames.sum()) / 360000
+        return float(self.frames.sum(dtype=np.int64)) / 360000
 
+    def tokens_for(self, rows: np.ndarray, tasks: Sequence[str]) -> np.ndarray:
+        """(n,) answer tokens of ``rows``, each asked the task of its name in ``tasks``."""
+        slots = [self.tasks[row].index(task) for row, task in zip(rows, tasks)]
+        return self.answers[self.starts[rows] + np.array(slots, np.int64)]
 
-def join_indexes(parts: list[Index]) -> Index:
-    """One index over several lists."""
-    whole = Index()
-    for part in parts:
-        whole.samples += part.samples
-        whole.tasks += part.tasks
-        whole.skipped += part.skipped
-    whole.frames = np.concatenate([whole.frames, *(p.frames for p in parts)])
-    whole.tokens = np.concatenate([whole.tokens, *(p.tokens for p in parts)])
-    return whole
+    def asking(self, task: str, rows: Sequence[int] | None = None) -> Index:
+        """These rows (None: all), each asked one task, whose answer need not be known: for decoding."""
+        keep = np.arange(len(self)) if rows is None else np.array(rows, np.int64)
+        count = len(keep)
+        return Index(
+            self.samples if rows is None else [self.samples[i] for i in keep],
+            self.frames[keep],
+            TaskSets([(task,)], np.zeros(count, np.int32)),
+            np.arange(count),
+            np.zeros(count, np.int32),
+            self.corpus[keep],
+            self.block[keep],
+            self.weights,
+        )
 
 
 def target_text(sample: dict[str, Any], task: Task, time_step: float) -> str:
@@ -71,15 +117,6 @@ def target_text(sample: dict[str, Any], task: Task, time_step: float) -> str:
             raise BadUtterance(sample["key"], "bad_answer", what)
         return process_text(sample["txt"])
     return task.compose(task.answer_of(sample), time_step)
-
-
-def read_samples(data_list: str | Path, data_type: str) -> list[tuple[str, dict[str, Any]]]:
-    """``(where, sample)`` of every utterance of a list; ``data_type``: raw, shard or shard_full_data."""
-    if data_type == "raw":
-        return list(read_raw_list(data_list))
-    if data_type not in ("shard", "shard_full_data"):
-        raise OsumError("--data_type", f"is {data_type!r}", "choose one of raw, shard, shard_full_data")
-    return [(f"{where} {s['key']}", s) for where, tar in read_tar_list(data_list) for s in index_shard(tar)]
 
 
 def task_weights(conf: dict[str, Any], table: TaskTable) -> dict[str, float]:
@@ -158,66 +195,3 @@ def fitting(key: str, lengths: dict[str, int], frames: float, limits: dict[str, 
     if last and not names:
         raise last
     return tuple(names)
-
-
-def build_index(
-    data_list: str | Path,
-    data_type: str,
-    table: TaskTable,
-    encode: Callable[[str], list[int]],
-    conf: dict[str, Any],
-    asked: list[str] | None = None,
-    need_answer: bool = True,
-) -> Index:
-    """Index a list.
-
-    Args:
-        encode: text -> token ids, for the answers' lengths.
-        conf: ``dataset_conf``.
-        asked: only these tasks; None: the ones with a weight in ``conf["task_weights"]``, or all.
-        need_answer: for decoding it is False: an utterance needs no labels, every asked task is put
-            to it, and the length filter is left to the caller's ``conf``.
-    """
-    if asked is None and conf["task_weights"]:
-        asked = [name for name, w in task_weights(conf, table).items() if w > 0]
-    limits = conf["filter_conf"]
-    index, frames, tokens = Index(), [], []
-    seen: dict[str, str] = {}
-    for where, sample in read_samples(data_list, data_type):
-        key = sample["key"]
-        if key in seen:
-            raise OsumError(
-                where, f"utterance {key} is here twice (before at {seen[key]})", "keep one of the two"
-            )
-        seen[key] = where
-        if not need_answer and re.search("[ \t\r\n]", key):
-            what = f"key {key!r:.80} has a blank, tab or line end, which would part it in decoded text"
-            raise OsumError(where, what, "rename it")
-        try:
-            length = check_length(key, duration_of(sample), limits)
-            names, longest = tuple(asked or ()), 0
-            if not need_answer:  # what is there must be right all the same
-                for t in allowed_tasks(sample, table, asked, where):
-                    target_text(sample, table[t], conf["time_step"])
-            if need_answer:
-                names = allowed_tasks(sample, table, asked, where)
-                if not names:
-                    raise BadUtterance(key, "no_task", "its labels allow none of the tasks asked for")
-                lengths = {t: len(encode(target_text(sample, table[t], conf["time_step"]))) for t in names}
-                names = fitting(key, lengths, length, limits)
-                longest = max(lengths[t] for t in names)
-        except BadUtterance as e:
-            index.skipped.append({"key": key, "cause": e.cause, "detail": e.detail})
-            continue
-        except OsumError as e:
-            if e.where != key:
-                raise
-            raise OsumError(
-                where if where.endswith(f" {key}") else f"{where} {key}", e.what, e.mend
-            ) from None
-        index.samples.append(sample)
-        index.tasks.append(names)
-        frames.append(round(length))
-        tokens.append(longest)
-    index.frames, index.tokens = np.array(frames, np.int32), np.array(tokens, np.int32)
-    return index

@@ -68,8 +68,11 @@ def write_raw_list(samples: Iterable[Mapping[str, Any]], path: str | Path) -> in
     return len(keys)
 
 
-def read_raw_list(path: str | Path) -> Iterator[tuple[str, Sample]]:
-    """Yield ``(file:line, sample)`` of a raw list, WeNet's, OSUM's or our own.
+def read_raw_list(
+    path: str | Path, start: int = 0, count: int | None = None, first: int = 1
+) -> Iterator[tuple[str, Sample]]:
+    """Yield ``(file:line, sample)`` of a raw list, WeNet's, OSUM's or our own; of a part of it as
+    ``read_lines`` takes it.
 
     Keys that are not known are kept as they are; optional ones that are null are left out; blank
     lines are passed over.
@@ -77,7 +80,7 @@ def read_raw_list(path: str | Path) -> Iterator[tuple[str, Sample]]:
     Raises:
         OsumError: file and line of anything malformed.
     """
-    for n, line in read_lines(path):
+    for n, line in read_lines(path, start, count, first):
         if not line.strip():
             continue
         where = f"{path}:{n}"

@@ -1,15 +1,29 @@
-"""Which utterances go together in which batch: a pure function of lengths, seed, epoch and world size."""
+"""Which utterances go together in which batch: a pure function of an index, the budgets, the seed and the epoch.
+
+Nothing is drawn one after the other while training runs, so that any batch of any epoch is known at once and
+a run goes on in its middle by a number.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from wenet_osum.dataset.index import Index, TaskSets
+from wenet_osum.dataset.mixing import occurrences
+from wenet_osum.dataset.packing import fill_packs
+
+# Utterances that are sorted together; they lie in so many whole blocks of the index, which are read at random.
+WINDOW = 16384
+# Audio lengths within this share of each other count as equal, and such utterances are sorted by their answers.
+BAND = 0.02
+
 
 class Item(NamedTuple):
-    """One utterance in one epoch: its row in the index, the task it is asked, the epoch (for seeding), and which
-    time it comes in it."""
+    """One utterance in one epoch: its row in the index, the task it is asked, the epoch (for seeding), and its
+    number among the times that the epoch takes it (0 but where a corpus has a weight above 1)."""
 
     row: int
     task: str
@@ -17,27 +31,80 @@ class Item(NamedTuple):
     copy: int = 0
 
 
-def draw_tasks(offered: list[tuple[str, ...]], weights: dict[str, float], seed: int, epoch: int) -> list[str]:
-    """One task an utterance, drawn among the ones it offers in proportion to their weights (1 when no
-    weights are given)."""
-    uniform = np.random.default_rng([seed, epoch, 1]).random(len(offered))
-    out = []
-    for names, u in zip(offered, uniform):
+class Plan(Sequence[list[Item]]):
+    """The batches of an epoch over all ranks, kept as flat arrays: ``plan[i]`` is a list of items, an empty one
+    where there are fewer utterances than batches must be."""
+
+    def __init__(
+        self,
+        tasks: TaskSets,
+        epoch: int,
+        rows: np.ndarray,
+        slots: np.ndarray,
+        copies: np.ndarray,
+        bounds: np.ndarray,
+    ):
+        self._tasks, self.epoch = tasks, epoch
+        self.rows, self.slots, self.copies, self.bounds = rows, slots, copies, bounds
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[n] for n in range(*i.indices(len(self)))]
+        i = range(len(self))[i]
+        span = slice(self.bounds[i], self.bounds[i + 1])
+        return [
+            Item(row, self._tasks[row][slot], self.epoch, copy)
+            for row, slot, copy in zip(
+                self.rows[span].tolist(), self.slots[span].tolist(), self.copies[span].tolist()
+            )
+        ]
+
+
+def plan_epoch(
+    index: Index,
+    conf: dict[str, Any],
+    task_weights: dict[str, float],
+    seed: int = 0,
+    epoch: int = 0,
+    group: int = 1,
+    shuffle: bool = True,
+    mix: bool = True,
+) -> Plan:
+    """The batches of an epoch.
+
+    Args:
+        conf: ``batch_conf``; see ``plan_batches``.
+        task_weights: by name; see ``draw_slots``.
+        group: see ``plan_batches``.
+        mix: take each corpus by its weight; otherwise every utterance once.
+    """
+    weights = index.weights if mix else [1.0] * len(index.weights)
+    rows, copies = occurrences(index.corpus, weights, seed, epoch)
+    slots = draw_slots(index.tasks, rows, task_weights, seed, epoch)
+    # What an epoch takes again is put elsewhere in it.
+    block = index.block[rows] + copies * (int(index.block.max(initial=0)) + 1)
+    frames, tokens = index.frames[rows], index.answers[index.starts[rows] + slots]
+    order, bounds = plan_batches(frames, tokens, conf, seed, epoch, group, shuffle, block)
+    narrow = rows[order].astype(np.int32), slots[order].astype(np.int16), copies[order].astype(np.int32)
+    return Plan(index.tasks, epoch, *narrow, bounds)
+
+
+def draw_slots(
+    tasks: TaskSets, rows: np.ndarray, weights: dict[str, float], seed: int, epoch: int
+) -> np.ndarray:
+    """(n,) for each of ``rows`` the place in its task set of one task, drawn in proportion to the weights (1 when
+    no weights are given)."""
+    uniform = np.random.default_rng([seed, epoch, 1]).random(len(rows))
+    slots = np.zeros(len(rows), np.int64)
+    for names, at in tasks.groups(rows):
         chances = [weights.get(n, 0.0) for n in names]
         # A task that has no weight can still be asked for by name, when decoding.
         cumulative = np.cumsum(chances if any(chances) else [1.0] * len(names))
-        out.append(names[int(np.searchsorted(cumulative, u * cumulative[-1], side="right"))])
-    return out
-
-
-def over_budget(conf: dict[str, Any], count: int, shortest: int, longest: int, most_tokens: int) -> bool:
-    """Whether a batch of ``count`` utterances breaks ``batch_conf``; lengths in 10 ms frames."""
-    if conf["batch_type"] == "static":
-        return count > conf["batch_size"]
-    if conf["batch_type"] == "bucket":
-        low, high = np.searchsorted(conf["bucket_boundaries"], (shortest, longest), side="right")
-        return low != high or count > conf["bucket_batch_sizes"][high]
-    return longest * count > conf["max_frames_in_batch"] or most_tokens * count > conf["max_tokens_in_batch"]
+        slots[at] = np.searchsorted(cumulative, uniform[at] * cumulative[-1], side="right")
+    return slots
 
 
 def plan_batches(
@@ -46,49 +113,180 @@ def plan_batches(
     conf: dict[str, Any],
     seed: int = 0,
     epoch: int = 0,
-    world_size: int = 1,
+    group: int = 1,
     shuffle: bool = True,
-) -> list[list[int]]:
-    """Batches of an epoch as rows of the index; rank r takes batches r, r + world_size, ...
+    block: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut N utterances into batches.
 
-    Utterances of like length go together: all are shuffled, then each window of them is sorted by
-    length and cut where the next one would break a budget. The number of batches is a multiple of
-    ``world_size`` (the largest are halved until it is; when only single utterances are left, the
-    first ones come twice), and the ranks' batches of one step are neighbours in length.
+    Whole blocks, in random order, make windows of about ``WINDOW`` utterances. Those of a window are sorted by
+    audio length and, where that is nearly equal, by answer length, and cut where the next one would break a
+    budget (``pack``: see ``fill_packs``). Batches of one window that cost the same make groups, whose order is
+    random; what is left over goes to the next window. In the last one the costliest are halved until their
+    number is a multiple of ``group``; when only single utterances are left, empty batches are added.
 
     Args:
-        frames, tokens: (N,) of the index.
+        frames, tokens: (N,) lengths of the audio (10 ms frames) and of the answer.
         conf: ``batch_conf``. ``static``: ``batch_size`` utterances. ``bucket``: utterances between the same two
             ``bucket_boundaries``, as many as that bucket's ``bucket_batch_sizes``. ``dynamic``: longest x count
-            within ``max_frames_in_batch`` and within ``max_tokens_in_batch``; an utterance over a budget goes alone.
+            within ``max_frames_in_batch`` and within ``max_tokens_in_batch``. ``pack``: sums within them. An
+            utterance over a budget goes alone.
+        group: batches i x group to (i + 1) x group are of nearly equal cost (``batch_costs``).
+        shuffle: otherwise there is one window, sorted by length alone, and so are its batches.
+        block: (N,) what lies near together; None: all.
+
+    Returns:
+        order (N,), bounds (B + 1,): batch i is ``order[bounds[i]:bounds[i + 1]]``; B is a multiple of ``group``.
     """
     rng = np.random.default_rng([seed, epoch, 0])
-    order = rng.permutation(len(frames)) if shuffle else np.arange(len(frames))
-    batches: list[list[int]] = []
-    window = 2000 if shuffle else max(1, len(frames))
-    for start in range(0, len(order), window):
-        rows = order[start : start + window]
-        rows = rows[np.argsort(frames[rows], kind="stable")]
-        batch: list[int] = []
-        longest = most_tokens = 0
-        for row in rows.tolist():
-            longest, most_tokens = max(longest, int(frames[row])), max(most_tokens, int(tokens[row]))
-            shortest = int(frames[batch[0]]) if batch else longest  # the rows come by length
-            if batch and over_budget(conf, len(batch) + 1, shortest, longest, most_tokens):
-                batches.append(batch)
-                batch, longest, most_tokens = [], int(frames[row]), int(tokens[row])
-            batch.append(row)
-        if batch:
-            batches.append(batch)
-    while len(batches) % world_size:
-        largest = max(range(len(batches)), key=lambda i: len(batches[i]))
-        batch = batches[largest]
-        if len(batch) > 1:
-            half = len(batch) // 2
-            batches[largest : largest + 1] = [batch[:half], batch[half:]]
-        else:
-            batches += [batches[i % len(batches)] for i in range(-len(batches) % world_size)]
-    steps = [batches[i : i + world_size] for i in range(0, len(batches), world_size)]
     if shuffle:
-        steps = [steps[i] for i in rng.permutation(len(steps))]
-    return [batch for step in steps for batch in step]
+        windows = draw_windows(block, len(frames), window_size(frames, tokens, conf, group), rng)
+    else:
+        windows = [np.arange(len(frames))]
+    orders, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    rest = np.zeros(0, np.int64)
+    for n, window in enumerate(windows):
+        window = np.concatenate([rest, window])
+        order, bounds = cut_window(window, frames, tokens, conf, rng if shuffle else None)
+        costs, shares = batch_costs(order, bounds, frames, tokens, conf)
+        sizes = np.diff(bounds)
+        chosen = np.arange(len(sizes))
+        if n < len(windows) - 1:
+            # The emptiest are made anew with the next window's.
+            chosen = np.sort(np.argsort(shares, kind="stable")[len(shares) % group :])
+            out = np.setdiff1d(np.arange(len(sizes)), chosen)
+            rest = order[_spans(bounds[out], sizes[out])]
+        else:
+            bounds = halve_to_multiple(bounds, costs, group)
+            costs, _ = batch_costs(order, bounds, frames, tokens, conf)
+            sizes, chosen = np.diff(bounds), np.arange(len(bounds) - 1)
+        if shuffle:
+            groups = chosen[np.argsort(costs[chosen], kind="stable")].reshape(-1, group)
+            chosen = rng.permuted(groups[rng.permutation(len(groups))], axis=1).ravel()
+        orders.append(order[_spans(bounds[chosen], sizes[chosen])])
+        counts.append(sizes[chosen])
+    return np.concatenate(orders), np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+
+
+def _spans(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """``[start, start + 1, ..., start + size - 1]`` of each, one after the other."""
+    ends = np.cumsum(sizes)
+    return np.arange(int(sizes.sum())) + np.repeat(starts - (ends - sizes), sizes)
+
+
+def window_size(frames: np.ndarray, tokens: np.ndarray, conf: dict[str, Any], group: int) -> int:
+    """``WINDOW``, or more where its batches would be too few to find ``group`` that cost the same."""
+    if conf["batch_type"] == "static":
+        size = conf["batch_size"]
+    elif conf["batch_type"] == "bucket":
+        size = max(conf["bucket_batch_sizes"])
+    else:
+        size = conf["max_frames_in_batch"] / max(1.0, frames.mean() if len(frames) else 1.0)
+        size = min(size, conf["max_tokens_in_batch"] / max(1.0, tokens.mean() if len(tokens) else 1.0))
+    return max(WINDOW, round(16 * group * size))
+
+
+def draw_windows(
+    block: np.ndarray | None, count: int, size: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Rows 0 to ``count`` - 1, shuffled, in windows of about ``size``; the rows of a block are in one window."""
+    if block is None:
+        block = np.zeros(count, np.int64)
+    ids, inverse, counts = np.unique(block, return_inverse=True, return_counts=True)
+    blocks = rng.permutation(len(ids))
+    middle = np.cumsum(counts[blocks]) - counts[blocks] / 2
+    windows = max(1, round(count / size))
+    number = np.empty(len(ids), np.int64)
+    number[blocks] = np.minimum(middle * windows // max(1, count), windows - 1)
+    order = rng.permutation(count)
+    of_row = number[inverse[order]]
+    order = order[np.argsort(of_row, kind="stable")]
+    cuts = np.cumsum(np.bincount(of_row, minlength=windows))[:-1]
+    return [w for w in np.split(order, cuts) if len(w)] or [order]
+
+
+def cut_window(
+    rows: np.ndarray,
+    frames: np.ndarray,
+    tokens: np.ndarray,
+    conf: dict[str, Any],
+    rng: np.random.Generator | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The batches of some rows, as ``plan_batches`` returns them; without ``rng`` strictly by length."""
+    f, t = frames[rows], tokens[rows]
+    kind = conf["batch_type"]
+    if kind == "pack":
+        order, bounds = fill_packs(f, t, conf["max_frames_in_batch"], conf["max_tokens_in_batch"])
+        return rows[order], bounds
+    bucket = np.searchsorted(conf["bucket_boundaries"], f, side="right") if kind == "bucket" else f * 0
+    if rng is None:
+        order = np.lexsort((t, f))
+    else:
+        # Bands begin elsewhere in every window, so that no two utterances are always parted or always together.
+        band = np.floor(np.log(np.maximum(f, 1)) / np.log1p(BAND) + rng.random()).astype(np.int64)
+        # Up one band and down the next, so that neighbours at their borders are alike.
+        order = np.lexsort((np.where(band % 2, -t, t), band, bucket))
+    if kind == "dynamic":
+        cuts = cut_dynamic(
+            f[order].tolist(), t[order].tolist(), conf["max_frames_in_batch"], conf["max_tokens_in_batch"]
+        )
+    else:
+        cuts = []
+        sizes = conf["bucket_batch_sizes"] if kind == "bucket" else [conf["batch_size"]]
+        starts = np.searchsorted(bucket[order], np.arange(len(sizes) + 1))
+        for start, end, size in zip(starts[:-1], starts[1:], sizes):
+            cuts += range(start, end, size)
+    return rows[order], np.array([*cuts, len(rows)], np.int64)
+
+
+def cut_dynamic(frames: list[int], tokens: list[int], max_frames: int, max_tokens: int) -> list[int]:
+    """Where batches begin, each as long as longest x count is within both budgets."""
+    cuts = []
+    longest = most = count = 0
+    for i, (f, t) in enumerate(zip(frames, tokens)):
+        longest = f if f > longest else longest
+        most = t if t > most else most
+        count += 1
+        if count == 1 or longest * count > max_frames or most * count > max_tokens:
+            cuts.append(i)
+            longest, most, count = f, t, 1
+    return cuts
+
+
+def batch_costs(
+    order: np.ndarray, bounds: np.ndarray, frames: np.ndarray, tokens: np.ndarray, conf: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(B,) frames with padding of each batch, and the share of its budget that is used."""
+    sizes = np.diff(bounds)
+    costs, words = np.zeros(len(sizes)), np.zeros(len(sizes))
+    kind, full = conf["batch_type"], sizes > 0
+    if full.any():
+        starts = bounds[:-1][full]  # between two of them there are only empty batches
+        f, t = frames[order].astype(np.int64), tokens[order].astype(np.int64)
+        if kind == "pack":
+            costs[full], words[full] = np.add.reduceat(f, starts), np.add.reduceat(t, starts)
+        else:
+            costs[full] = np.maximum.reduceat(f, starts) * sizes[full]
+            words[full] = np.maximum.reduceat(t, starts) * sizes[full]
+    if kind in ("dynamic", "pack"):
+        return costs, np.maximum(costs / conf["max_frames_in_batch"], words / conf["max_tokens_in_batch"])
+    if kind == "static":
+        return costs, sizes / conf["batch_size"]
+    longest = costs / np.maximum(sizes, 1)
+    bucket = np.searchsorted(conf["bucket_boundaries"], longest, side="right")
+    return costs, sizes / np.array(conf["bucket_batch_sizes"])[bucket]
+
+
+def halve_to_multiple(bounds: np.ndarray, costs: np.ndarray, group: int) -> np.ndarray:
+    """Halve the costliest batches of several utterances until there are a multiple of ``group``; then add empty
+    ones."""
+    cuts, left = bounds.tolist(), costs.tolist()
+    while (len(cuts) - 1) % group:
+        several = [i for i in range(len(left)) if cuts[i + 1] - cuts[i] > 1]
+        if not several:
+            cuts += [cuts[-1]] * (-(len(cuts) - 1) % group)
+            break
+        i = max(several, key=lambda i: left[i])
+        cuts.insert(i + 1, (cuts[i] + cuts[i + 1]) // 2)
+        left[i : i + 1] = [left[i] / 2] * 2
+    return np.array(cuts, np.int64)

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from wenet_osum.errors import OsumError
+from wenet_osum.fileio import read_yaml
 from wenet_osum.tasks import timed
 from wenet_osum.tasks.label_field import LabelField
 from wenet_osum.tasks.task import ALIGN, CHAT, REPLY_MARK, TRANSCRIBE, Task, tag_atoms
@@ -111,37 +110,8 @@ def load_tasks(*extra_yaml: str | Path) -> TaskTable:
     return TaskTable(tasks, fields)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key given twice, which YAML would silently let the last one win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key that is no single word", key_node.start_mark
-                )
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key_node.value!r} is given twice", key_node.start_mark
-                )
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
 def _read_yaml(path: str | Path) -> dict[Any, Any]:
-    try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except FileNotFoundError:
-        raise OsumError(str(path), "no such file", "check the path") from None
-    except UnicodeDecodeError:
-        raise OsumError(str(path), "not UTF-8", "convert with iconv -t utf-8") from None
-    except yaml.YAMLError as e:
-        mark = getattr(e, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise OsumError(where, getattr(e, "problem", None) or "malformed YAML", "mend the YAML") from None
-    except ValueError as e:  # a date that is none
-        raise OsumError(str(path), f"malformed YAML ({e})", "mend the YAML") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise OsumError(str(path), "no tasks", "write an entry 'name: {tag: ..., prompts: ...}' a task")
     return content

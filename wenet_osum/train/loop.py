@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from wenet_osum.checkpoint.weights import load_checkpoint, read_infos, write_checkpoint
@@ -249,7 +248,9 @@ class Trainer:
                 tqdm.write(f"step {self.step} not taken: {why}; utterances: {', '.join(keys[:3])} ...")
             self.health.note_bad(self.step, why, str(self.model_dir / BAD_STEPS))
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # a step may not be taken
+            warnings.filterwarnings(
+                "ignore", "Detected call of `lr_scheduler.step"
+            )  # a step may not be taken
             self.scheduler.step()
         self.step += 1
         if self.chief and self.step % self.configs["log_interval"] == 0:
@@ -297,7 +298,9 @@ class Trainer:
         means = meter.end(self.engine.sum, mean=True)
         if not means:
             raise OsumError(
-                "--cv_data", "no utterance of it could be used", "check the list; see the skipped counts above"
+                "--cv_data",
+                "no utterance of it could be used",
+                "check the list; see the skipped counts above",
             )
         if self.scorer is not None:
             with self.engine.gathered(), self.engine.autocast():

@@ -34,7 +34,15 @@ FOLDER, FACTS = "states", "state.json"
 
 # What may be another in the run that goes on; everything else would make it another run.
 FREE = (
-    *("max_epoch", "log_interval", "save_interval", "state_interval", "keep_states", "accum_grad", "grad_clip"),
+    *(
+        "max_epoch",
+        "log_interval",
+        "save_interval",
+        "state_interval",
+        "keep_states",
+        "accum_grad",
+        "grad_clip",
+    ),
     *("dtype", "use_amp", "train_engine", "save_states", "model_dir", "health_conf", "cv_decode_conf"),
     "dataset_conf.max_bad_share",
 )

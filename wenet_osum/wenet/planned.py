@@ -31,11 +31,12 @@ class PlannedBatches(IterableDataset[Batch]):
         worker = get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
         for _ in range(self.cycle):
-            # Workers take turns in WeNet's loader, so the batches come in the plan's order.
             plan = self.dataset.plan(self.epoch, world_size)
+            # Workers take turns in WeNet's loader, so the batches come in the plan's order.
+            mine = range(rank, len(plan), world_size)[first::step]
             if self.dataset.train:  # validation asks the same in every epoch
                 self.epoch += 1
-            for i in range(rank, len(plan), world_size)[first::step]:
+            for i in mine:
                 batch = self.dataset.batch(plan[i])
                 for skipped in batch["skipped"]:
                     logging.warning("set aside: %s", json.dumps(skipped, ensure_ascii=False))
