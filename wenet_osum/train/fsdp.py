@@ -40,8 +40,8 @@ class FsdpEngine(Engine):
 
     Args:
         sharding: ``zero3``: weights are gathered for the forward pass and again for the backward pass (least
-            memory); ``zero2``, WeNet's default: once for both; ``model``: once, encoder and decoder each as one
-            piece. (``no_shard`` is torch_ddp.)
+            memory); ``zero2``, WeNet's default: once for both; ``model``: once, the encoder as one piece and
+            everything else as another. (``no_shard`` is torch_ddp.)
         more: see ``Engine``.
 
     Raises:
@@ -72,7 +72,7 @@ class FsdpEngine(Engine):
         if not all(p.is_floating_point() for p in model.parameters()):
             raise OsumError("decoder_conf.quant", "is not for torch_fsdp", "use torch_ddp, or quant: none")
         mesh = init_device_mesh(self.device.type, (self.world_size,))
-        units = list(layers_of(model)) if self.by_layer else [model.encoder, model.decoder]
+        units = list(layers_of(model)) if self.by_layer else [model.encoder]
         for unit in [*units, model]:
             # One unit at a time, so that no device ever holds the whole model.
             unit.to(self.device)
