@@ -8,11 +8,13 @@ import numpy as np
 
 
 class Item(NamedTuple):
-    """One utterance in one epoch: its row in the index, the task it is asked, the epoch (for seeding)."""
+    """One utterance in one epoch: its row in the index, the task it is asked, the epoch and which time in it
+    (both for seeding)."""
 
     row: int
     task: str
     epoch: int
+    copy: int = 0
 
 
 def draw_tasks(offered: list[tuple[str, ...]], weights: dict[str, float], seed: int, epoch: int) -> list[str]:
