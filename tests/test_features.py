@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from wenet_osum.dataset.augment import spec_aug, spec_sub, spec_trim, speed_perturb
+from wenet_osum.dataset.augment_feats import spec_aug, spec_sub, spec_trim
+from wenet_osum.dataset.augment_wave import speed_perturb
 from wenet_osum.dataset.features import log_mel_spectrogram
 
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "make_shard_list": "Kaldi data dir -> tar shards and their list",
     "train_tokenizer": "sentencepiece tokenizer for a model trained from nothing",
     "info": "count a config's model: parameters, what learns, memory",
+    "tune_batch": "find the largest batches that the device's memory holds",
     "train": "train stage 1 (whisper_multitask) or stage 2 (osum)",
     "average_model": "mean of several checkpoints",
     "convert": "OSUM's infer.pt, our checkpoints, model folders, Hugging Face folders: from one to another",
@@ -36,7 +37,7 @@ def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help", "help"):
         print(usage())
         return 0
-    name = sys.argv[1]
+    name = sys.argv[1].replace("-", "_")  # tune-batch, tune_batch
     if name not in COMMANDS:
         raise OsumError(f"osum {name}", "unknown command", f"choose one of {', '.join(COMMANDS)}")
     return importlib.import_module(f"wenet_osum.bin.{name}").main(sys.argv[2:]) or 0

@@ -42,7 +42,15 @@ DATASET_DEFAULTS: dict[str, Any] = {
         "pad_or_trim": False,  # bring every utterance to max_duration
         "max_duration": 30,  # seconds
     },
+    # Augmentation, in training alone, in this order. What WeNet does not have is named as WeNet would.
     "speed_perturb": False,
+    "speed_perturb_conf": {"speeds": [0.9, 1.0, 1.1]},  # drawn evenly
+    "add_reverb": False,
+    "add_reverb_conf": {"list": None, "prob": 0.5},  # of impulse responses: raw list, wav.scp or tars
+    "add_noise": False,
+    "add_noise_conf": {"list": None, "prob": 0.5, "snr": [5.0, 20.0]},  # in dB, drawn between the two
+    "volume_perturb": False,
+    "volume_perturb_conf": {"gain": [-10.0, 6.0]},  # in dB, drawn between the two
     "spec_aug": False,
     "spec_aug_conf": {"num_t_mask": 2, "num_f_mask": 2, "max_t": 50, "max_f": 10},
     "spec_sub": False,
@@ -264,6 +272,7 @@ def check_values(configs: dict[str, Any], where: str) -> None:
         raise OsumError(
             f"{where}: cmvn", f"is {configs['cmvn']!r}", "log-mel features are taken as they are: null"
         )
+    check_augmentation(data, f"{where}: dataset_conf")
     check_ranges(configs, where)
     check_groups(configs, where)
     check_buckets(data["batch_conf"], f"{where}: dataset_conf.batch_conf")
@@ -320,6 +329,16 @@ RANGES: dict[str, tuple[float, float]] = {
     "dataset_conf.batch_conf.batch_size": (1, float("inf")),
     "dataset_conf.batch_conf.max_frames_in_batch": (1, float("inf")),
     "dataset_conf.batch_conf.max_tokens_in_batch": (1, float("inf")),
+    "dataset_conf.speed_perturb_conf.speeds": (0.5, 2),
+    "dataset_conf.add_reverb_conf.prob": (0, 1),
+    "dataset_conf.add_noise_conf.prob": (0, 1),
+    "dataset_conf.add_noise_conf.snr": (-50, 100),
+    "dataset_conf.volume_perturb_conf.gain": (-60, 60),
+    "dataset_conf.spec_aug_conf.num_t_mask": (0, 1000),
+    "dataset_conf.spec_aug_conf.num_f_mask": (0, 1000),
+    "dataset_conf.spec_aug_conf.max_t": (1, float("inf")),
+    "dataset_conf.spec_aug_conf.max_f": (1, float("inf")),
+    "dataset_conf.spec_sub_conf.num_t_sub": (0, 1000),
     "dataset_conf.label_weight": (0, 1000),
     "dataset_conf.max_bad_share": (0, 1),
     "dataset_conf.time_step": (0.01, 10),
@@ -345,6 +364,22 @@ def check_ranges(configs: dict[str, Any], where: str) -> None:
     for part, scale in scales.items():
         if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale < float("inf"):
             raise OsumError(f"{where}: optim_conf.lr_scale.{part}", f"is {scale!r}", "give a positive number")
+
+
+def check_augmentation(data: dict[str, Any], where: str) -> None:
+    """Numbers in the lists of augmentation, rising where there are two; a list of files where one is needed."""
+    for key, two in (("speed_perturb.speeds", 0), ("add_noise.snr", 2), ("volume_perturb.gain", 2)):
+        section, _, name = key.partition(".")
+        values = data[f"{section}_conf"][name]
+        if not values or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in values):
+            raise OsumError(f"{where}.{section}_conf.{name}", f"is {values!r}", "give a list of numbers")
+        if two and (len(values) != two or values[0] > values[1]):
+            mend = "give two numbers, the lower one first"
+            raise OsumError(f"{where}.{section}_conf.{name}", f"is {values!r}", mend)
+    for name in ("add_reverb", "add_noise"):
+        given = data[f"{name}_conf"]["list"]
+        if (given is None and data[name]) or not isinstance(given, (str, type(None))):
+            raise OsumError(f"{where}.{name}_conf.list", f"is {given!r}", "give the path of a list of files")
 
 
 def check_groups(configs: dict[str, Any], where: str) -> None:

@@ -125,19 +125,22 @@ def leave_room(
         samples = (frames + 1) * mel["hop_length"] - 1.5 - mel["padding"]
         limits["max_length"] = min(limits["max_length"], samples * 100 / rate)
     if hasattr(model.decoder, "positions"):
-        prompts = conf["prompt_conf"]
-        langs = ("zh", "en") if prompts["lang"] == "auto" else (prompts["lang"],)
-        questions = (
-            prompt_text(t, lang, prompts, i)
-            for t in table.values()
-            for lang in langs
-            for i in range(prompts["number"])
-        )
-        longest = max(len(encode(q)) for q in questions)
-        limits["token_max_length"] = min(
-            limits["token_max_length"], model.decoder.positions.size(0) - longest - 1
-        )
+        room = model.decoder.positions.size(0) - longest_prompt(conf, table, encode) - 1
+        limits["token_max_length"] = min(limits["token_max_length"], room)
     return {**conf, "filter_conf": limits}
+
+
+def longest_prompt(conf: dict[str, Any], table: TaskTable, encode: Callable[[str], list[int]]) -> int:
+    """Tokens of the longest prompt that training may draw."""
+    prompts = conf["prompt_conf"]
+    langs = ("zh", "en") if prompts["lang"] == "auto" else (prompts["lang"],)
+    questions = (
+        prompt_text(t, lang, prompts, i)
+        for t in table.values()
+        for lang in langs
+        for i in range(prompts["number"])
+    )
+    return max(len(encode(q)) for q in questions)
 
 
 def make_index(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from zlib import crc32
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from wenet_osum.dataset.audio import load_audio
-from wenet_osum.dataset.augment import spec_aug, spec_sub, spec_trim, speed_perturb
+from wenet_osum.dataset.augment import Augmentation, generators
 from wenet_osum.dataset.batch import Batch, collate
 from wenet_osum.dataset.features import log_mel_spectrogram
 from wenet_osum.dataset.index import Index, audio_source, target_text, task_weights
@@ -39,6 +37,7 @@ class OsumDataset(Dataset[Any]):
     ):
         self.index, self.table, self.tokenizer, self.conf = index, table, tokenizer, conf
         self.seed, self.train = seed, train
+        self.augmentation = Augmentation(conf) if train else None
 
     def __getitem__(self, item: Item) -> dict[str, Any] | BadUtterance:
         """One example, or the reason why there is none (returned, so that the batch lives on)."""
@@ -73,7 +72,7 @@ class OsumDataset(Dataset[Any]):
         """``key``; ``feats`` (T, F); ``prompt``, ``target``, ``ctc_target`` 1-d ids; ``target_weights`` (n + 1,)
         of the target's ids and the end; ``task``; ``lang``."""
         sample, task = self.index.samples[item.row], self.table[item.task]
-        rng = np.random.default_rng([self.seed, item.epoch, crc32(sample["key"].encode()), item.copy])
+        draw = generators(self.seed, item.epoch, sample["key"], item.copy)
         rate = self.conf["resample_conf"]["resample_rate"]
         wave = load_audio(
             audio_source(sample),
@@ -90,26 +89,20 @@ class OsumDataset(Dataset[Any]):
             raise BadUtterance(
                 sample["key"], "too_long", f"{len(wave) / rate:.2f} s of audio, at most {longest / 100:.2f} s"
             )
-        if self.train and self.conf["speed_perturb"]:
-            perturbed, speed = speed_perturb(wave, rate, rng)
-            if len(perturbed) * 100 <= longest * rate:
-                wave = perturbed
-                if "align" in sample:
-                    align = [[s / speed, e / speed, w] for s, e, w in sample["align"]]
-                    sample = {**sample, "align": align}
+        if self.augmentation:
+            wave, speed = self.augmentation.samples(wave, rate, sample["key"], draw, longest * rate / 100)
+            if speed != 1 and "align" in sample:
+                align = [[s / speed, e / speed, w] for s, e, w in sample["align"]]
+                sample = {**sample, "align": align}
         mel = self.conf["log_mel_spectrogram_conf"]
         if len(wave) <= mel["n_fft"] // 2:
             raise BadUtterance(sample["key"], "too_short", f"{len(wave)} samples")
         feats = log_mel_spectrogram(wave, rate, **mel)
-        if self.train and self.conf["spec_aug"]:
-            feats = spec_aug(feats, rng, **self.conf["spec_aug_conf"])
-        if self.train and self.conf["spec_sub"]:
-            feats = spec_sub(feats, rng, **self.conf["spec_sub_conf"])
-        if self.train and self.conf["spec_trim"]:
-            feats = spec_trim(feats, rng, **self.conf["spec_trim_conf"])
+        if self.augmentation:
+            feats = self.augmentation.features(feats, draw)
         lang = sample.get("lang") or language_of(sample.get("txt"))
         prompts = self.conf["prompt_conf"]
-        number = int(rng.integers(prompts["number"])) if self.train else 0
+        number = int(draw("prompt").integers(prompts["number"])) if self.train else 0
         # Decoding asks tasks that an utterance has no answer for; its target is empty.
         text = target_text(sample, task, self.conf["time_step"]) if task.supported_by(sample) else ""
         transcript = transcript_of(sample, task, text)

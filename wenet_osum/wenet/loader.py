@@ -35,6 +35,9 @@ class TaskSteps:
     stock: WeNet's ``dataset.processor``. run: the config's.
     mode: ``train`` (an utterance's task is drawn anew each time), ``dev`` (drawn once for all) or ``decode``.
     asked: the task of an utterance that names none, in ``decode``.
+
+    Raises:
+        OsumError: the config asks for augmentation that WeNet's loader has not.
     """
 
     def __init__(self, stock: Any, run: Run, mode: str, asked: str):
@@ -44,6 +47,10 @@ class TaskSteps:
         self.table, self.conf, self.room = run.table, run.conf, run.room
         self.weights = task_weights(run.conf, run.table)
         self.mode, self.asked = mode, run.table.find(asked).name
+        for name in ("add_reverb", "add_noise", "volume_perturb"):
+            if mode == "train" and run.conf[name]:
+                mend = "set dataset: osum, or leave it out"
+                raise OsumError(f"dataset_conf.{name}", "WeNet's own loader has no such step", mend)
 
     def tokenize(self, sample: Sample, tokenizer: Any) -> Sample:
         """Give the sample its task, language and answer; ``label`` is the answer's ids."""
