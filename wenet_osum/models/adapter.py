@@ -2,7 +2,8 @@
 
 ``osum`` is the released model's (paper section 2.1; upstream ``GxlConv1dSubsampling4`` plus a WeNet
 TransformerEncoder): three causal convolutions, a 4-layer transformer, a linear layer. ``conv`` and
-``linear`` are the field's two common alternatives.
+``linear`` are the field's two common alternatives. All take padded batches, xs (B, T, D) with a mask
+(B, 1, T) bool, and packed ones, xs (N, D) with lengths (B,) (``wenet_osum.models.packed``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wenet_osum.models.attention import EncoderLayer, run_layers
+from wenet_osum.models.dropout import Dropout
+from wenet_osum.models.packed import convolve, frames_around, positions_of
 from wenet_osum.models.whisper_encoder import PositionTable
 from wenet_osum.registry import ADAPTERS
 
@@ -36,7 +39,13 @@ class CausalConvs(nn.Module):
         self.conv = nn.Sequential(*parts)
 
     def forward(self, xs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """xs (B, T, D), mask (B, 1, T) -> (B, S, D), mask (B, 1, S)."""
+        """xs (B, T, D), mask (B, 1, T) -> (B, S, D), mask (B, 1, S); packed, (N, D), lengths -> (M, D), lengths."""
+        if xs.dim() == 2:
+            lengths = mask.tolist()
+            for i in range(1, len(self.conv), 3):
+                xs, lengths = convolve(self.conv[i], xs, lengths, left=2)  # type: ignore[arg-type]
+                xs = F.gelu(xs)
+            return xs, torch.tensor(lengths)
         ys = self.conv(xs.transpose(1, 2)).transpose(1, 2)
         for stride in self.strides:
             mask = mask[:, :, ::stride]
@@ -54,12 +63,16 @@ class LinearEmbed(nn.Module):
 
     def __init__(self, size: int, dropout: float, max_positions: int):
         super().__init__()
-        self.out = nn.Sequential(nn.Linear(size, size), nn.LayerNorm(size, eps=1e-5), nn.Dropout(dropout))
+        self.out = nn.Sequential(nn.Linear(size, size), nn.LayerNorm(size, eps=1e-5), Dropout(dropout))
         self.pos_enc = PositionTable(interleaved_positions(max_positions, size))
         self.scale = math.sqrt(size)
 
-    def forward(self, xs: Tensor) -> Tensor:
-        return self.out(xs) * self.scale + self.pos_enc.pe[:, : xs.size(1)]
+    def forward(self, xs: Tensor, lengths: list[int] | None) -> Tensor:
+        """xs (B, T, D), or (N, D) of packed ``lengths``; the same shape."""
+        positions = (
+            self.pos_enc.pe[:, : xs.size(1)] if lengths is None else positions_of(self.pos_enc.pe, lengths)
+        )
+        return self.out(xs) * self.scale + positions
 
 
 class SpeechTransformer(nn.Module):
@@ -74,11 +87,15 @@ class SpeechTransformer(nn.Module):
             EncoderLayer(size, heads, linear_units, dropout, activation="relu") for _ in range(num_blocks)
         )
         self.after_norm = nn.LayerNorm(size, eps=1e-5)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, xs: Tensor, mask: Tensor, checkpointing: bool) -> Tensor:
-        x = self.dropout(self.embed(xs))
-        return self.after_norm(run_layers(self.encoders, x, mask, checkpointing))
+        """xs (B, T, D), mask (B, 1, T) -> (B, T, D); packed, (N, D), lengths (B,) -> (N, D)."""
+        lengths = mask.tolist() if xs.dim() == 2 else None
+        x = self.dropout(self.embed(xs, lengths))
+        return self.after_norm(
+            run_layers(self.encoders, x, mask if lengths is None else lengths, checkpointing)
+        )
 
 
 @ADAPTERS.register("osum")
@@ -96,6 +113,8 @@ class OsumAdapter(nn.Module):
             embeddings; a scale below 1 starts training where the LLM is at home.
         gradient_checkpointing: recompute activations in the backward pass.
     """
+
+    packs = True
 
     def __init__(
         self,
@@ -120,7 +139,7 @@ class OsumAdapter(nn.Module):
         self.gradient_checkpointing = gradient_checkpointing
 
     def forward(self, xs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """xs (B, T, D), mask (B, 1, T) bool -> (B, S, H), mask (B, 1, S) bool."""
+        """xs (B, T, D), mask (B, 1, T) bool -> (B, S, H), mask (B, 1, S) bool; packed as above."""
         ys, mask = self.down_sample(xs, mask)
         ys = self.transformer(ys, mask, self.gradient_checkpointing and self.training)
         return self.project(ys) * self.embed_scale, mask
@@ -129,6 +148,8 @@ class OsumAdapter(nn.Module):
 @ADAPTERS.register("conv")
 class ConvAdapter(nn.Module):
     """Causal convolutions, then two linear layers (the plainer adapter of SLAM-LLM and West)."""
+
+    packs = True
 
     def __init__(
         self, input_dim: int, output_dim: int, strides: tuple[int, ...] = (2, 2), linear_units: int = 2048
@@ -140,7 +161,7 @@ class ConvAdapter(nn.Module):
         )
 
     def forward(self, xs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """xs (B, T, D), mask (B, 1, T) bool -> (B, S, H), mask (B, 1, S) bool."""
+        """xs (B, T, D), mask (B, 1, T) bool -> (B, S, H), mask (B, 1, S) bool; packed as above."""
         ys, mask = self.down_sample(xs, mask)
         return self.project(ys), mask
 
@@ -152,6 +173,8 @@ class LinearAdapter(nn.Module):
     The frames after an utterance's end count as zeros, so that its last token is the same in any batch.
     """
 
+    packs = True
+
     def __init__(self, input_dim: int, output_dim: int, factor: int = 4, linear_units: int = 2048):
         super().__init__()
         self.factor = factor
@@ -160,6 +183,9 @@ class LinearAdapter(nn.Module):
         )
 
     def forward(self, xs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """xs (B, T, D), mask (B, 1, T) bool -> (B, S, H), mask (B, 1, S) bool, S = ceil(T / factor)."""
+        """xs (B, T, D), mask (B, 1, T) bool -> (B, S, H), mask (B, 1, S) bool, S = ceil(T / factor); packed as above."""
+        if xs.dim() == 2:
+            stacked, lengths = frames_around(xs, mask.tolist(), range(self.factor), self.factor)
+            return self.project(stacked), torch.tensor(lengths)
         xs = F.pad(xs * mask.transpose(1, 2), (0, 0, 0, -xs.size(1) % self.factor))
         return self.project(xs.unflatten(1, (-1, self.factor)).flatten(2)), mask[:, :, :: self.factor]

@@ -6,9 +6,14 @@ then ``x + ffn(norm(x))``. Attention is torch's scaled_dot_product_attention.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from wenet_osum.models.dropout import Dropout
+from wenet_osum.models.packed import attend_apart
 
 
 class Attention(nn.Module):
@@ -37,10 +42,19 @@ class Attention(nn.Module):
         return self.split(self.linear_k(source)), self.split(self.linear_v(source))
 
     def forward(
-        self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, causal: bool = False
+        self,
+        x: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | Sequence[int] | None,
+        causal: bool = False,
     ) -> Tensor:
-        """``mask`` broadcasts to (B, heads, T, S); ``causal`` is for T == S and no mask."""
+        """``mask`` broadcasts to (B, heads, T, S), or is the lengths of packed utterances (B is 1); ``causal``
+        is for T == S and no mask."""
         dropout = self.dropout if self.training else 0.0
+        if mask is not None and not isinstance(mask, Tensor):
+            y = attend_apart(self.split(self.linear_q(x)), keys, values, mask, dropout)
+            return self.linear_out(y.flatten(2))
         y = F.scaled_dot_product_attention(
             self.split(self.linear_q(x)), keys, values, attn_mask=mask, dropout_p=dropout, is_causal=causal
         )
@@ -54,7 +68,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.w_1 = nn.Linear(size, hidden)
         self.w_2 = nn.Linear(hidden, size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.activation = nn.GELU() if activation == "gelu" else nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,25 +93,29 @@ class EncoderLayer(nn.Module):
         self.self_attn = Attention(size, heads, attention_dropout_rate, key_bias)
         self.norm2 = nn.LayerNorm(size, eps=1e-5)
         self.feed_forward = FeedForward(size, linear_units, dropout_rate, activation)
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """x (B, T, D), mask (B, 1, 1, T) bool or None -> (B, T, D)."""
+    def forward(self, x: Tensor, mask: Tensor | Sequence[int] | None) -> Tensor:
+        """x (B, T, D), mask (B, 1, 1, T) bool or None, or lengths (B is 1) -> (B, T, D)."""
         y = self.norm1(x)
         x = x + self.dropout(self.self_attn(y, *self.self_attn.keys_values(y), mask))
         return x + self.dropout(self.feed_forward(self.norm2(x)))
 
 
-def run_layers(layers: nn.ModuleList, x: Tensor, mask: Tensor, checkpointing: bool) -> Tensor:
-    """Run encoder layers over x (B, T, D) with mask (B, 1, T) bool.
+def run_layers(layers: nn.ModuleList, x: Tensor, mask: Tensor | Sequence[int], checkpointing: bool) -> Tensor:
+    """Run encoder layers over x (B, T, D) with mask (B, 1, T) bool, or packed: x (N, D) with lengths.
 
     Rows that are all real need no mask at all, which lets sdpa take its fast path. ``checkpointing``
     trades one more forward pass for the activations' memory (training only).
     """
-    key_mask = None if bool(mask.all()) else mask[:, None]
+    kept: Tensor | Sequence[int] | None
+    if not isinstance(mask, Tensor):
+        x, kept = x[None], mask
+    else:
+        kept = None if bool(mask.all()) else mask[:, None]
     for layer in layers:
         if checkpointing and torch.is_grad_enabled():
-            x = torch.utils.checkpoint.checkpoint(layer, x, key_mask, use_reentrant=False)
+            x = torch.utils.checkpoint.checkpoint(layer, x, kept, use_reentrant=False)
         else:
-            x = layer(x, key_mask)
-    return x
+            x = layer(x, kept)
+    return x if isinstance(mask, Tensor) else x[0]

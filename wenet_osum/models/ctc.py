@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wenet_osum.models.packed import pad_rows
 from wenet_osum.registry import CTCS
 
 
@@ -21,10 +22,13 @@ class CTC(nn.Module):
     def forward(self, hs: Tensor, hs_lens: Tensor, ys: Tensor, ys_lens: Tensor) -> Tensor:
         """Summed negative log-likelihood over the batch, a scalar.
 
-        hs (B, T, D), hs_lens (B,), ys (B, L) with any padding, ys_lens (B,). A transcript longer than
+        hs (B, T, D), or packed (N, D), hs_lens (B,), ys (B, L) with any padding, ys_lens (B,). A transcript longer than
         its frames allow has infinite loss; it is counted as zero, so that one bad pair cannot end a run.
         """
-        log_probs = self.log_softmax(hs).transpose(0, 1)
+        log_probs = self.log_softmax(hs)
+        if hs.dim() == 2:
+            log_probs, _ = pad_rows(log_probs, hs_lens.tolist())
+        log_probs = log_probs.transpose(0, 1)
         return F.ctc_loss(
             log_probs, ys.clamp(min=0), hs_lens, ys_lens, self.blank_id, reduction="sum", zero_infinity=True
         )

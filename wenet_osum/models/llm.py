@@ -10,6 +10,7 @@ import torch
 from wenet_osum.device import DTYPES
 from wenet_osum.errors import OsumError
 from wenet_osum.hub import CONFIG_FILES, WEIGHT_FILES, fetch, is_hub_id
+from wenet_osum.models.packed import SDPA, register_attention
 
 QUANTS = ("none", "4bit", "8bit")
 
@@ -127,9 +128,12 @@ def build_llm(
         vocab_size: rows of the embedding where ``llm_config`` does not say.
         dtype: ``auto`` (the folder's; fp32 for random weights), fp32, bf16 or fp16.
         quant: one of ``QUANTS``.
-        attn: transformers' ``attn_implementation``.
+        attn: transformers' ``attn_implementation``; its ``sdpa`` becomes ours, which can keep utterances apart.
     """
     from transformers import AutoModelForCausalLM
+
+    register_attention()
+    attn = SDPA if attn == "sdpa" else attn
 
     for key, value, choices in (("dtype", dtype, ("auto", *DTYPES)), ("quant", quant, QUANTS)):
         if value not in choices:

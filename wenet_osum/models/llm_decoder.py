@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -9,8 +10,10 @@ from torch import Tensor, nn
 
 from wenet_osum.constants import IGNORE_ID
 from wenet_osum.errors import OsumError
+from wenet_osum.models.head import head_loss
 from wenet_osum.models.llm import build_llm
 from wenet_osum.models.losses import token_losses
+from wenet_osum.models.packed import PACK, SDPA, Apart
 from wenet_osum.models.sequence import Sequence
 from wenet_osum.registry import DECODERS
 
@@ -104,19 +107,53 @@ class LLMDecoder(nn.Module):
 
         ``weights``, one for each label position of the batch in order, multiply the cross-entropies.
 
-        The output layer runs at label positions only: over 152 k words its result is the largest
-        activation there is, and the prompt and speech positions have no loss.
+        The output layer runs at label positions only; the prompt and speech positions have no loss.
         """
-        hidden = self.causal_lm.base_model(
-            inputs_embeds=seq.embeds.to(self.dtype),
-            attention_mask=seq.mask.long(),
-            position_ids=seq.position_ids,
-            use_cache=False,
-        ).last_hidden_state
+        hidden = self.hidden(seq)
         where = seq.labels != IGNORE_ID
         labels = seq.labels[where]
-        logits = self.causal_lm.get_output_embeddings()(hidden[where]).float()
-        return token_losses(logits, labels, weights), where.sum(), (logits.argmax(-1) == labels).sum()
+        head = self.causal_lm.get_output_embeddings()
+        if type(head) is nn.Linear:
+            loss, right = head_loss(hidden[where], head.weight, head.bias, labels, weights)
+        else:  # LoRA on it, or fewer bits
+            logits = head(hidden[where]).float()
+            loss, right = token_losses(logits, labels, weights), (logits.argmax(-1) == labels).sum()
+        return loss, where.sum(), right
+
+    def hidden(self, seq: Sequence) -> Tensor:
+        """The LLM's last hidden states (B, L, H), the utterances of a packed row kept apart.
+
+        Raises:
+            OsumError: an LLM whose attention does not take the utterances' lengths, for a packed row.
+        """
+        how: dict[str, Any] = {"attention_mask": seq.mask.long()}
+        apart = None
+        if seq.lengths is not None:
+            how = {"attention_mask": None}
+            if self.causal_lm.config._attn_implementation == SDPA:
+                apart = Apart(seq.lengths)
+                # A mask of four dimensions is passed on as it is, so that none is built. This one hides all:
+                # an attention that used it would give no numbers at all, rather than those of a leak.
+                nothing = torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=seq.embeds.device)
+                how = {"attention_mask": nothing, "apart": apart}
+                self.check_passes_on()
+        # With a cache, or a mask of two dimensions, transformers does not look for utterances in a row.
+        hidden = self.causal_lm.base_model(
+            inputs_embeds=seq.embeds.to(self.dtype), position_ids=seq.position_ids, use_cache=False, **how
+        ).last_hidden_state
+        if apart is not None and apart.asked == 0:
+            self.no_packing()
+        return hidden
+
+    def check_passes_on(self) -> None:
+        kinds = {p.kind for p in inspect.signature(self.causal_lm.base_model.forward).parameters.values()}
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
+            self.no_packing()
+
+    def no_packing(self) -> None:
+        name = type(self.causal_lm).__name__
+        what = f"{name}'s attention is not told where an utterance ends"
+        raise OsumError(PACK, what, "use dynamic, bucket or static")
 
     @torch.no_grad()
     def generate(

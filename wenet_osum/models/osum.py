@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from wenet_osum.constants import IGNORE_ID
 from wenet_osum.errors import OsumError
 from wenet_osum.models.losses import answer_weights, combine_losses
+from wenet_osum.models.packed import check_packs, pad_rows
 from wenet_osum.models.prompts import Prompts
-from wenet_osum.models.sequence import Sequence, build_sequence
+from wenet_osum.models.sequence import Sequence, build_sequence, pack_sequence
 from wenet_osum.registry import ADAPTERS, MODELS
 
 
@@ -126,7 +127,19 @@ class SpeechModel(nn.Module, ABC):
             return None, torch.zeros((), device=device)
         ys = batch["ctc_target"].to(device)
         lengths = lengths_of(ys)
-        return self.ctc(hs, mask.squeeze(1).sum(1), ys, lengths), lengths.sum()
+        return self.ctc(hs, mask if hs.dim() == 2 else mask.squeeze(1).sum(1), ys, lengths), lengths.sum()
+
+    def encode_batch(self, batch: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:
+        """The encoder for training: (B, T, D) and mask (B, 1, T); of a packed batch (N, D) and lengths (B,).
+
+        Raises:
+            OsumError: a packed batch for an encoder that takes padded ones only.
+        """
+        feats, lengths = batch["feats"].to(device), batch["feats_lengths"]
+        if feats.dim() == 2:
+            check_packs(self.encoder, "encoder")
+            return self.encoder(feats, lengths)
+        return self.encoder(feats, lengths.to(device))
 
     def greedy_ctc(self, hs: Tensor, mask: Tensor) -> list[DecodeResult]:
         return [DecodeResult(tokens) for tokens in self.ctc.greedy(hs, mask.squeeze(1).sum(1))]
@@ -205,7 +218,7 @@ class Osum(SpeechModel):
     def forward(self, batch: dict[str, Any], device: torch.device) -> dict[str, Tensor | None]:
         """WeNet's training contract.
 
-        Batch keys: ``feats`` (B, T, F), ``feats_lengths`` (B,), ``target`` (B, L) padded with -1 and
+        Batch keys: ``feats`` (B, T, F), or packed (sum of T, F), ``feats_lengths`` (B,), ``target`` (B, L) padded with -1 and
         without the end id, optionally ``target_weights`` (B, L + 1), ``prompt`` (B, P) padded with -1 or in its
         place ``tasks`` and ``langs``, and with a CTC head ``ctc_target`` (B, C).
 
@@ -213,11 +226,19 @@ class Osum(SpeechModel):
             ``loss``; ``loss_llm``, ``loss_ctc`` (nats per token); ``th_accuracy`` share of answer
             tokens right under teacher forcing; ``tokens`` their number.
         """
-        hs, mask = self.encoder(batch["feats"].to(device), batch["feats_lengths"].to(device))
+        hs, mask = self.encode_batch(batch, device)
         loss_ctc, ctc_tokens = self.ctc_loss(batch, hs, mask, device)
+        packed = hs.dim() == 2
+        if packed:
+            check_packs(self.adapter, "adapter")
         speech, speech_mask = self.adapter(hs, mask)
+        speech, speech_mask = (
+            pad_rows(speech, speech_mask.tolist()) if packed else (speech, speech_mask.squeeze(1))
+        )
         answer = append_id(batch["target"].to(device), self.eos)
-        seq = self.sequence(self.prompt_ids(batch).to(device), speech, speech_mask.squeeze(1), answer)
+        seq = self.sequence(self.prompt_ids(batch).to(device), speech, speech_mask, answer)
+        if packed:
+            seq = pack_sequence(seq)
         weights = answer_weights(batch, answer)
         loss_llm, tokens, right = self.decoder(seq, weights)
         losses = combine_losses(batch, loss_llm, weights.sum(), loss_ctc, ctc_tokens, self.ctc_weight)

@@ -19,12 +19,14 @@ from wenet_osum.constants import IGNORE_ID
 
 class Sequence(NamedTuple):
     """``embeds`` (B, L, H); ``mask`` (B, L) bool; ``position_ids`` (B, L) from 0 at each row's first real
-    position; ``labels`` (B, L): the id to predict *at* this position (already shifted), else IGNORE_ID."""
+    position; ``labels`` (B, L): the id to predict *at* this position (already shifted), else IGNORE_ID.
+    Packed, B is 1, all of the row is real, and ``lengths`` are its utterances'."""
 
     embeds: Tensor
     mask: Tensor
     position_ids: Tensor
     labels: Tensor
+    lengths: list[int] | None = None
 
 
 def build_sequence(
@@ -57,3 +59,12 @@ def build_sequence(
     shifted[:, :-1] = labels[:, 1:]
     position_ids = (mask.cumsum(dim=1) - 1).clamp(min=0)
     return Sequence(embeds, mask, position_ids, shifted)
+
+
+def pack_sequence(seq: Sequence) -> Sequence:
+    """The rows of a training sequence behind each other in one row, less each one's last position: nothing
+    is predicted there, and no other position looks at it."""
+    lengths = seq.mask.sum(dim=1) - 1
+    keep = torch.arange(seq.mask.size(1), device=lengths.device)[None] < lengths[:, None]
+    embeds, mask, position_ids, labels = (t[keep][None] for t in seq[:4])
+    return Sequence(embeds, mask, position_ids, labels, lengths.tolist())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wenet_osum.models.attention import Attention, FeedForward
+from wenet_osum.models.dropout import Dropout
 from wenet_osum.registry import DECODERS
 
 Cache = list[tuple[Tensor, Tensor]]
@@ -24,7 +25,7 @@ class DecoderLayer(nn.Module):
         self.src_attn = Attention(size, heads, key_bias=False)
         self.norm3 = nn.LayerNorm(size, eps=1e-5)
         self.feed_forward = FeedForward(size, linear_units, dropout_rate)
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
 
     def forward(
         self,
@@ -66,7 +67,7 @@ class WhisperDecoder(nn.Module):
             DecoderLayer(size, attention_heads, linear_units, dropout_rate) for _ in range(num_blocks)
         )
         self.after_norm = nn.LayerNorm(size, eps=1e-5)
-        self.dropout = nn.Dropout(dropout_rate)
+        self.dropout = Dropout(dropout_rate)
 
     def memory(self, hs: Tensor) -> Cache:
         """Cross-attention keys and values of every layer, computed once an utterance."""

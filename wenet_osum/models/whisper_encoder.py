@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wenet_osum.models.attention import EncoderLayer, run_layers
+from wenet_osum.models.dropout import Dropout
 from wenet_osum.models.mask import length_mask
+from wenet_osum.models.packed import convolve, positions_of
 from wenet_osum.registry import ENCODERS
 
 
@@ -58,19 +60,29 @@ class ConvEmbed(nn.Module):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
 
     def forward(self, xs: Tensor, xs_lens: Tensor) -> tuple[Tensor, Tensor]:
-        """xs (B, T, F), xs_lens (B,) -> (B, T', D) and lengths (B,), T' = T / strides rounded up."""
+        """xs (B, T, F), xs_lens (B,) -> (B, T', D) and lengths (B,), T' = T / strides rounded up.
+        Packed, xs (N, F) -> (N', D)."""
+        if xs.dim() == 2:
+            x, lengths = xs, xs_lens.tolist()
+            for i in (0, 2):
+                x, lengths = convolve(self.conv[i], x, lengths, left=1)  # type: ignore[arg-type]
+                x = F.gelu(x)
+            self.check_positions(max(lengths))
+            return x + positions_of(self.pos_enc.pe, lengths), torch.tensor(lengths)
         x = xs.transpose(1, 2) * length_mask(xs_lens, xs.size(1))[:, None]
         for conv, stride in ((self.conv[0], self.strides[0]), (self.conv[2], self.strides[1])):
             x = F.gelu(conv(x))
             xs_lens = (xs_lens - 1) // stride + 1
             x = x * length_mask(xs_lens, x.size(2))[:, None]
-        positions = self.pos_enc.pe
-        if x.size(2) > positions.size(1):
+        self.check_positions(x.size(2))
+        return x.transpose(1, 2) + self.pos_enc.pe[:, : x.size(2)], xs_lens
+
+    def check_positions(self, longest: int) -> None:
+        if longest > self.pos_enc.pe.size(1):
             raise ValueError(
-                f"{x.size(2)} encoder frames, the position table ends at {positions.size(1)}: cut the audio "
+                f"{longest} encoder frames, the position table ends at {self.pos_enc.pe.size(1)}: cut the audio "
                 "(30 s for Whisper) or raise encoder_conf.max_positions"
             )
-        return x.transpose(1, 2) + positions[:, : x.size(2)], xs_lens
 
 
 @ENCODERS.register("whisper_osum")
@@ -93,6 +105,8 @@ class WhisperEncoder(nn.Module):
         (torch.Size([1, 50, 64]), torch.Size([1, 1, 50]))
     """
 
+    packs = True
+
     def __init__(
         self,
         input_dim: int,
@@ -112,7 +126,7 @@ class WhisperEncoder(nn.Module):
         if global_cmvn is not None:
             raise ValueError("whisper_osum takes log-mel features as they are; set cmvn: null")
         self.embed = ConvEmbed(input_dim, output_size, (conv_strides[0], conv_strides[1]), max_positions)
-        self.dropout = nn.Dropout(positional_dropout_rate)
+        self.dropout = Dropout(positional_dropout_rate)
         self.encoders = nn.ModuleList(
             EncoderLayer(
                 output_size,
@@ -131,7 +145,8 @@ class WhisperEncoder(nn.Module):
         return self.after_norm.normalized_shape[0]
 
     def forward(self, xs: Tensor, xs_lens: Tensor, *chunks: int) -> tuple[Tensor, Tensor]:
-        """xs (B, T, F) padded with anything, xs_lens (B,) frames -> (B, T', D), mask (B, 1, T') bool.
+        """xs (B, T, F) padded with anything, xs_lens (B,) frames -> (B, T', D), mask (B, 1, T') bool; packed,
+        xs (N, F) -> (N', D), lengths (B,).
 
         ``chunks`` are WeNet's streaming sizes; this encoder sees the whole utterance, so only -1 or 0 fit.
 
@@ -141,6 +156,9 @@ class WhisperEncoder(nn.Module):
         if any(c > 0 for c in chunks):
             raise ValueError("whisper_osum does not stream: decoding_chunk_size must be -1")
         x, lengths = self.embed(xs, xs_lens)
+        checkpointing = self.gradient_checkpointing and self.training
+        if xs.dim() == 2:
+            x = run_layers(self.encoders, self.dropout(x), lengths.tolist(), checkpointing)
+            return self.after_norm(x), lengths
         mask = length_mask(lengths, x.size(1))[:, None]
-        x = run_layers(self.encoders, self.dropout(x), mask, self.gradient_checkpointing and self.training)
-        return self.after_norm(x), mask
+        return self.after_norm(run_layers(self.encoders, self.dropout(x), mask, checkpointing)), mask

@@ -15,6 +15,7 @@ from wenet_osum.constants import IGNORE_ID
 from wenet_osum.errors import OsumError
 from wenet_osum.models.losses import answer_weights, combine_losses, token_losses
 from wenet_osum.models.osum import DecodeResult, SpeechModel, append_id, lengths_of
+from wenet_osum.models.packed import pad_rows
 from wenet_osum.registry import MODELS
 
 
@@ -50,8 +51,11 @@ class WhisperMultitask(SpeechModel):
 
     def forward(self, batch: dict[str, Any], device: torch.device) -> dict[str, Tensor | None]:
         """WeNet's training contract; batch keys and result as ``Osum.forward``."""
-        hs, mask = self.encoder(batch["feats"].to(device), batch["feats_lengths"].to(device))
+        hs, mask = self.encode_batch(batch, device)
         loss_ctc, ctc_tokens = self.ctc_loss(batch, hs, mask, device)
+        if hs.dim() == 2:  # the decoder, small beside the encoder, takes rows
+            hs, mask = pad_rows(hs, mask.tolist())
+            mask = mask[:, None]
         prompt = append_id(self.prompt_ids(batch).to(device), self.sos)
         answer = append_id(batch["target"].to(device), self.eos)
         # Joined without inner padding: a stable sort moves the padding behind.

@@ -1,0 +1,51 @@
+"""Dropout that keeps one byte an element for the backward pass, and draws its numbers four at a time.
+
+torch's dropout on a CPU draws element by element, on one core, and keeps a float for each; in a model
+with LoRA it then takes a tenth of a training step, and a fifth under bf16.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def keep_mask(x: Tensor, p: float) -> Tensor:
+    """A mask of x's shape, bool, False with probability ``p`` (to 1 / 65,536), drawn by torch's generator."""
+    if x.device.type != "cpu":
+        return torch.rand(x.shape, device=x.device) >= p
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    return (words.view(torch.int16)[: x.numel()] >= round(p * 65536) - 32768).view(x.shape)
+
+
+class _Dropped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
+        keep = keep_mask(x, p)
+        ctx.save_for_backward(keep)
+        ctx.p = p
+        return apply_mask(x, keep, p)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (keep,) = ctx.saved_tensors
+        return apply_mask(grads[0], keep, ctx.p), None
+
+
+def apply_mask(x: Tensor, keep: Tensor, p: float) -> Tensor:
+    """``x * keep / (1 - p)``; a multiplication by a mask of x's own type is several times faster than by bools."""
+    return keep.to(x.dtype).mul_(1 / (1 - p)).mul_(x)
+
+
+class Dropout(nn.Dropout):
+    """``nn.Dropout``, on a CPU as above. Devices with a fused dropout of their own use it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        if x.device.type != "cpu" or self.p == 1:
+            return F.dropout(x, self.p)
+        return _Dropped.apply(x, self.p)  # type: ignore[no-any-return]
