@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import multiprocessing
 import os
 import socket
@@ -16,7 +15,6 @@ import pytest
 import torch
 from helpers import ADAPTER_CONFS, build, random_batch, stage2_config
 
-from wenet_osum.errors import OsumError
 from wenet_osum.train.engine import Engine, make_engine
 from wenet_osum.train.optim import build_optimizer
 
@@ -55,7 +53,8 @@ def one_step(engine: Engine, batches: list[dict[str, Any]], skip: bool = False) 
     """What the training loop does in a step over this rank's batches; loss and norm over all ranks."""
     real = [b for b in batches if b["keys"]]
     target, ctc = engine.sum(
-        sum(float(b["target_weights"].sum()) for b in real), sum(int((b["ctc_target"] != -1).sum()) for b in real)
+        sum(float(b["target_weights"].sum()) for b in real),
+        sum(int((b["ctc_target"] != -1).sum()) for b in real),
     )
     normalizers = {"target": target / engine.world_size, "ctc": ctc / engine.world_size}
     engine.model.train()
@@ -83,7 +82,9 @@ def whole_run(engine: Engine, folder: Path) -> dict[str, Any]:
     return {"facts": facts, "weights": engine.weights()}
 
 
-def one_rank(rank: int, size: int, port: int, folder: Path, how: dict[str, Any], job: Callable[..., Any]) -> None:
+def one_rank(
+    rank: int, size: int, port: int, folder: Path, how: dict[str, Any], job: Callable[..., Any]
+) -> None:
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), **address)
     torch.set_num_threads(1)
@@ -114,7 +115,9 @@ def run_ranks(
 
 
 def check_same(found: dict[str, Any], expected: dict[str, Any], atol: float = 1e-5) -> None:
-    torch.testing.assert_close(torch.tensor(found["facts"]), torch.tensor(expected["facts"]), atol=atol, rtol=atol)
+    torch.testing.assert_close(
+        torch.tensor(found["facts"]), torch.tensor(expected["facts"]), atol=atol, rtol=atol
+    )
     assert found["weights"].keys() == expected["weights"].keys() and len(expected["weights"]) > 50
     for name, tensor in expected["weights"].items():
         torch.testing.assert_close(

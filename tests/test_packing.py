@@ -215,8 +215,10 @@ def test_head_loss_is_cross_entropy(learns: bool, bias: bool, chunk: int, monkey
     inputs = [t for t in (hidden, weight, b) if t is not None and t.requires_grad]
     logits = F.linear(hidden, weight, b)
     expected = (F.cross_entropy(logits, labels, reduction="none") * weights).sum()
-    loss, right = head_loss(hidden, weight, b, labels, weights)
+    loss, right, each = head_loss(hidden, weight, b, labels, weights)
     torch.testing.assert_close(loss, expected)
+    each_expected = F.cross_entropy(logits, labels, reduction="none") * weights
+    torch.testing.assert_close(each, each_expected.detach())
     assert int(right) == int((logits.argmax(-1) == labels).sum())
     for got, wanted in zip(torch.autograd.grad(loss * 3, inputs), torch.autograd.grad(expected * 3, inputs)):
         torch.testing.assert_close(got, wanted)
@@ -228,13 +230,13 @@ def test_head_loss_is_cross_entropy(learns: bool, bias: bool, chunk: int, monkey
 
 def test_head_loss_of_large_logits_and_half_precision():
     hidden, weight = torch.full((2, 4), 300.0), torch.tensor([[1.0] * 4, [-1.0] * 4, [0.5] * 4])
-    loss, _ = head_loss(hidden, weight, None, torch.tensor([0, 1]), torch.ones(2))
+    loss, *_ = head_loss(hidden, weight, None, torch.tensor([0, 1]), torch.ones(2))
     assert float(loss) == pytest.approx(2400)
     hidden, weight = torch.randn(9, 32), torch.randn(60, 32) / 5
     labels, weights = torch.randint(60, (9,)), torch.ones(9)
-    exact, _ = head_loss(hidden, weight, None, labels, weights)
+    exact, *_ = head_loss(hidden, weight, None, labels, weights)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        half, _ = head_loss(hidden, weight, None, labels, weights)
+        half, *_ = head_loss(hidden, weight, None, labels, weights)
     assert half.dtype == torch.float32 and half != exact
     torch.testing.assert_close(half, exact, rtol=5e-3, atol=0)
 
@@ -251,7 +253,7 @@ def test_head_that_learns_is_tied_or_not(tied: bool):
 
     def by_torch(hidden: Tensor, weight: Tensor, bias: Any, labels: Tensor, weights: Tensor) -> Any:
         losses = F.cross_entropy(F.linear(hidden, weight, bias), labels, reduction="none")
-        return (losses * weights).sum(), torch.zeros(())
+        return (losses * weights).sum(), torch.zeros(()), losses
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("wenet_osum.models.llm_decoder.head_loss", by_torch)

@@ -73,7 +73,7 @@ def use_device(device: torch.device) -> None:
 def memory_in_use(device: torch.device) -> float:
     """GB that this process holds at most until now: of the device, or of main memory for a CPU (the peak of its
     resident set)."""
-    backend = getattr(torch, device.type, None)
+    backend: Any = getattr(torch, device.type, None)
     if device.type != "cpu" and hasattr(backend, "max_memory_allocated"):
         return backend.max_memory_allocated(device) / 1e9
     import resource

@@ -36,7 +36,7 @@ from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write
 from wenet_osum.registry import DATASETS
 from wenet_osum.text import init_tokenizer
-from wenet_osum.train.engine import Engine
+from wenet_osum.train.engine import Engine, make_engine
 from wenet_osum.train.optim import freeze_modules
 from wenet_osum.train.state import find_state, read_facts
 
@@ -105,21 +105,15 @@ def init_engine(args: argparse.Namespace, configs: dict[str, Any]) -> Engine:
     """Device, number type and ranks that the flags ask for; says which flags have no effect.
 
     Raises:
-        OsumError: an engine of WeNet's alone, fp16 on a CPU, a device that is not here.
+        OsumError: fp16 on a CPU, a device that is not here, an engine that cannot serve this config.
     """
-    if args.train_engine != "torch_ddp":
-        raise OsumError(
-            f"--train_engine {args.train_engine}",
-            "osum train has torch_ddp",
-            f"in a WeNet checkout: python -m wenet_osum.wenet wenet.bin.train --train_engine {args.train_engine}",
-        )
     device = cuda_or_cpu(args.device)
     if args.use_amp and device == "cpu":
         raise OsumError("--use_amp", "is fp16, which is not for a CPU", "leave it out, or give --dtype bf16")
     configs["use_amp"], configs["dtype"] = args.use_amp, args.dtype or configs["dtype"]
     if args.use_amp:
         configs["dtype"] = "fp16"
-    engine = Engine(device, configs["dtype"], args.dist_backend, args.fp16_grad_sync)
+    engine = make_engine(args.train_engine, device, configs["dtype"], args.dist_backend, args.fp16_grad_sync)
     idle = ["--pin_memory"] if args.pin_memory and device == "cpu" else []
     idle += ["--fp16_grad_sync"] if args.fp16_grad_sync and engine.world_size == 1 else []
     if line := idle_flags(args, *idle):

@@ -26,18 +26,18 @@ class _HeadLoss(torch.autograd.Function):
         labels: Tensor,
         weights: Tensor,
         learns: bool,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         ctx.types = [None if t is None else t.dtype for t in (hidden, weight, bias)]
         wants = [learns and want for want in ctx.needs_input_grad[:3]]
         with torch.autocast(kind, enabled=False):
-            loss, right, grads = loss_and_gradients(
+            loss, right, each, grads = loss_and_gradients(
                 hidden.to(dtype), weight.to(dtype), bias, labels, weights.float(), wants
             )
         ctx.save_for_backward(*grads)
-        ctx.mark_non_differentiable(right)
-        return loss, right
+        ctx.mark_non_differentiable(right, each)
+        return loss, right, each
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
@@ -52,11 +52,12 @@ def loss_and_gradients(
     labels: Tensor,
     weights: Tensor,
     wants: list[bool],
-) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-    """The loss, the number of right ones, and those gradients of the first three that ``wants`` asks for, in fp32."""
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor | None]]:
+    """The loss, the number of right ones, each position's part of the loss (n,), and those gradients of the first
+    three that ``wants`` asks for, in fp32."""
     sizes = [hidden.shape, weight.shape, weight.shape[:1]]
     grads = [torch.zeros(size, device=hidden.device) if want else None for size, want in zip(sizes, wants)]
-    loss = torch.zeros((), device=hidden.device)
+    each = torch.zeros(len(hidden), device=hidden.device)
     right = torch.zeros((), dtype=torch.long, device=hidden.device)
     rows = max(1, CHUNK // weight.size(0))
     for start in range(0, len(hidden), rows):
@@ -68,7 +69,7 @@ def loss_and_gradients(
         right += (guess == label).sum()
         at_label = logits.gather(1, label[:, None])[:, 0]
         total = logits.sub_(top[:, None]).exp_().sum(dim=-1)
-        loss += ((total.log() + top - at_label) * w).sum()
+        each[start : start + rows] = (total.log() + top - at_label) * w
         if not any(wants):
             continue
         grad = logits.mul_((w / total)[:, None])  # softmax, less one at the label, each row times its weight
@@ -80,14 +81,14 @@ def loss_and_gradients(
             grads[0][start : start + rows] = grad @ weight
         if grads[1] is not None:
             grads[1] += grad.t() @ h
-    return loss, right, grads
+    return each.sum(), right, each, grads
 
 
 def head_loss(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, weights: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Summed cross-entropy of ``hidden @ weight.T + bias`` against ``labels``, each position times its
-    weight, and how many positions were right.
+    weight; how many positions were right; and (n,) what each adds to the sum, without gradient.
 
     Args:
         hidden: (n, H). weight: (V, H), bias: (V,); their gradients are made only where they learn.

@@ -102,8 +102,9 @@ class LLMDecoder(nn.Module):
     def lora_parameters(self) -> list[nn.Parameter]:
         return [p for n, p in self.named_parameters() if "lora_" in n]
 
-    def forward(self, seq: Sequence, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Summed cross-entropy over the label positions, their number, and how many were right.
+    def forward(self, seq: Sequence, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Summed cross-entropy over the label positions, their number, how many were right, and (n,) what each
+        of them adds to the sum.
 
         ``weights``, one for each label position of the batch in order, multiply the cross-entropies.
 
@@ -114,11 +115,12 @@ class LLMDecoder(nn.Module):
         labels = seq.labels[where]
         head = self.causal_lm.get_output_embeddings()
         if type(head) is nn.Linear:
-            loss, right = head_loss(hidden[where], head.weight, head.bias, labels, weights)
+            loss, right, each = head_loss(hidden[where], head.weight, head.bias, labels, weights)
         else:  # LoRA on it, or fewer bits
             logits = head(hidden[where]).float()
-            loss, right = token_losses(logits, labels, weights), (logits.argmax(-1) == labels).sum()
-        return loss, where.sum(), right
+            each, right = token_losses(logits, labels, weights), (logits.argmax(-1) == labels).sum()
+            loss = each.sum()
+        return loss, where.sum(), right, each
 
     def hidden(self, seq: Sequence) -> Tensor:
         """The LLM's last hidden states (B, L, H), the utterances of a packed row kept apart.

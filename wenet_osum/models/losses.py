@@ -12,8 +12,8 @@ from wenet_osum.constants import IGNORE_ID
 
 
 def token_losses(logits: Tensor, labels: Tensor, weights: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Summed cross-entropy, logits (n, V) against labels (n,), each token times its weight (n,)."""
-    return (F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing) * weights).sum()
+    """(n,) cross-entropies, logits (n, V) against labels (n,), each token times its weight (n,)."""
+    return F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing) * weights
 
 
 def answer_weights(batch: dict[str, Any], answer: Tensor) -> Tensor:
@@ -42,3 +42,17 @@ def combine_losses(
         losses["loss_ctc"] = loss_ctc / max(1.0, float(whole.get("ctc", ctc_tokens)))
         losses["loss"] = (1 - ctc_weight) * losses["loss_llm"] + ctc_weight * losses["loss_ctc"]
     return losses
+
+
+def figures_for_the_loop(
+    batch: dict[str, Any], answer: Tensor, each: Tensor, weights: Tensor, positions: Tensor
+) -> dict[str, Tensor]:
+    """What our training loop logs besides: ``utterance_loss`` and ``utterance_weight`` (B,), sums over the ids of
+    answer (B, n) of their losses ``each`` and of their weights, and ``positions``, how many the decoder had.
+    Nothing for WeNet's loop, which takes scalars alone and gives no ``normalizers``."""
+    if "normalizers" not in batch:
+        return {}
+    rows = (answer != IGNORE_ID).nonzero()[:, 0]
+    none = torch.zeros(len(answer), device=answer.device)
+    sums = {"utterance_loss": each.detach(), "utterance_weight": weights}
+    return {"positions": positions, **{n: none.index_add(0, rows, x.float()) for n, x in sums.items()}}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wenet_osum.constants import IGNORE_ID
 from wenet_osum.errors import OsumError
-from wenet_osum.models.losses import answer_weights, combine_losses
+from wenet_osum.models.losses import answer_weights, combine_losses, figures_for_the_loop
 from wenet_osum.models.packed import check_packs, pad_rows
 from wenet_osum.models.prompts import Prompts
 from wenet_osum.models.sequence import Sequence, build_sequence, pack_sequence
@@ -240,9 +240,10 @@ class Osum(SpeechModel):
         if packed:
             seq = pack_sequence(seq)
         weights = answer_weights(batch, answer)
-        loss_llm, tokens, right = self.decoder(seq, weights)
+        loss_llm, tokens, right, each = self.decoder(seq, weights)
         losses = combine_losses(batch, loss_llm, weights.sum(), loss_ctc, ctc_tokens, self.ctc_weight)
-        return {**losses, "th_accuracy": right / tokens, "tokens": tokens}
+        more = figures_for_the_loop(batch, answer, each, weights, seq.mask.sum())
+        return {**losses, "th_accuracy": right / tokens, "tokens": tokens, **more}
 
     @torch.no_grad()
     def decode(

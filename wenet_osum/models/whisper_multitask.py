@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wenet_osum.constants import IGNORE_ID
 from wenet_osum.errors import OsumError
-from wenet_osum.models.losses import answer_weights, combine_losses, token_losses
+from wenet_osum.models.losses import answer_weights, combine_losses, figures_for_the_loop, token_losses
 from wenet_osum.models.osum import DecodeResult, SpeechModel, append_id, lengths_of
 from wenet_osum.models.packed import pad_rows
 from wenet_osum.registry import MODELS
@@ -68,10 +68,11 @@ class WhisperMultitask(SpeechModel):
         hidden, _ = self.decoder(ids[:, :-1], self.decoder.memory(hs), mask)
         logits, labels = self.decoder.logits(hidden[where]), labels[:, 1:][where]
         weights = answer_weights(batch, answer)
-        loss = token_losses(logits, labels, weights, self.lsm_weight)
-        losses = combine_losses(batch, loss, weights.sum(), loss_ctc, ctc_tokens, self.ctc_weight)
+        each = token_losses(logits, labels, weights, self.lsm_weight)
+        losses = combine_losses(batch, each.sum(), weights.sum(), loss_ctc, ctc_tokens, self.ctc_weight)
         accuracy = (logits.argmax(-1) == labels).float().mean()
-        return {**losses, "th_accuracy": accuracy, "tokens": where.sum()}
+        more = figures_for_the_loop(batch, answer, each, weights, (ids != IGNORE_ID).sum())
+        return {**losses, "th_accuracy": accuracy, "tokens": where.sum(), **more}
 
     @torch.no_grad()
     def decode(

@@ -78,7 +78,9 @@ class FsdpEngine(Engine):
             unit.to(self.device)
             inner = {id(t) for m in unit.modules() if isinstance(m, FSDPModule) for t in m.parameters()}
             share_out_first(t for t in unit.parameters() if id(t) not in inner)
-            fully_shard(unit, mesh=mesh, reshard_after_forward=self.drop_between if unit is not model else None)
+            fully_shard(
+                unit, mesh=mesh, reshard_after_forward=self.drop_between if unit is not model else None
+            )
         share_out_first(model.buffers())
         self.bare = self.model = model
         self.units = [m for m in model.modules() if isinstance(m, FSDPModule)]

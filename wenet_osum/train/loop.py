@@ -85,6 +85,7 @@ class Trainer:
         self.seen = self.bad = self.total_steps = 0
         self.health, self.stop, self.stopping = Health(configs["health_conf"]), StopRequest(), False
         self.resumed_at: int | None = None
+        self.last_bad: dict[str, str] = {}
         facts = state.read_facts(resume) if resume else {}
         if resume:
             self.take_up(facts, resume)
@@ -92,14 +93,18 @@ class Trainer:
 
         self.phases = Phases(configs["phases"], model, configs["model_conf"].get("trainable"))
         model.set_trainable(self.phases.everything())  # the optimizer serves all phases
-        learning = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        learning = {n for n, p in model.named_parameters() if p.requires_grad}
         engine.prepare(model, lambda m: build_optimizer(m, configs["optim"], configs["optim_conf"]))
         self.bare, self.optimizer = engine.bare, engine.optimizer
-        self.ema = Ema(learning, configs["ema_decay"]) if configs["ema_decay"] else None
+        weights = {n: p for n, p in self.bare.named_parameters() if n in learning}
+        self.ema = Ema(weights, configs["ema_decay"]) if configs["ema_decay"] else None
         if resume:
-            engine.load_state(resume)
+            engine.load_state(resume, None)
             if self.ema:
-                self.ema.load_state_dict(state.load_tensors(resume / "ema.pt"))
+                whole = state.load_tensors(resume / "ema.pt")
+                self.ema.load_state_dict(
+                    {n: engine.local(t, weights[n]) if n in weights else t for n, t in whole.items()}
+                )
         self.enter_phase(self.phases.at(self.step))
 
         batches = train.plan(0, 0, group_size(engine.world_size))
@@ -183,10 +188,10 @@ class Trainer:
         counts = [token_counts(b) for b in group]
         good, bad = (sum(len(b[name]) for b in group) for name in ("keys", "skipped"))
         # One exchange before the work: what the losses are divided by, what was set aside, who wants to stop.
-        target, ctc, good, bad, stop = self.engine.sum(
+        target, ctc, read, unread, stop = self.engine.sum(
             sum(c[0] for c in counts), sum(c[1] for c in counts), good, bad, self.stop.asked
         )
-        self.check_share(int(good), int(bad))
+        self.check_share(int(read), int(unread))
         ranks = self.engine.world_size
         # Engines take the mean of the ranks' gradients; the sum is wanted.
         normalizers = {"target": target / ranks, "ctc": ctc / ranks}
@@ -261,6 +266,7 @@ class Trainer:
 
     def list_skipped(self, bad: list[dict[str, str]]) -> None:
         self.journal.append(SKIPPED, [{**b, "epoch": self.epoch} for b in bad])
+        self.last_bad = bad[-1] if bad else self.last_bad
 
     def check_share(self, good: int, bad: int) -> None:
         """Count what could not be read, over all ranks.
@@ -272,7 +278,8 @@ class Trainer:
         if self.bad > 10 and self.bad > self.configs["dataset_conf"]["max_bad_share"] * self.seen:
             raise OsumError(
                 str(self.model_dir / SKIPPED),
-                f"{self.bad} of {self.seen} utterances cannot be read; that file lists them and their causes",
+                f"{self.bad} of {self.seen} utterances cannot be read"
+                + (", the last: {key} ({cause})".format(**self.last_bad) if self.last_bad else ""),
                 "mend the data, or raise dataset_conf.max_bad_share",
             )
 
@@ -349,10 +356,11 @@ class Trainer:
         self.engine.barrier()
         self.engine.save_state(parts)
         weights = self.engine.weights()
+        averages = self.ema and {n: self.engine.full(t) for n, t in self.ema.state_dict().items()}
         if weights is not None:
             state.save_tensors(weights, parts / "model.pt")
-            if self.ema:
-                state.save_tensors(self.ema.state_dict(), parts / "ema.pt")
+            if averages:
+                state.save_tensors(averages, parts / "ema.pt")
             state.write_state(folder, parts, self.facts(), self.configs["keep_states"])
         self.engine.barrier()
 

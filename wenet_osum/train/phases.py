@@ -49,7 +49,7 @@ class Phases:
                 mend = f"choose from {', '.join(model.parts())}"
                 raise OsumError(f"{where}.trainable", f"no part {unknown[0]!r}", mend)
             before = self.ends[-1] if self.ends else 0
-            self.ends.append(float("inf") if last else before + steps)
+            self.ends.append(float("inf") if last or steps is None else before + steps)
             self.parts.append(names)
 
     def at(self, step: int) -> int:
