@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import Any
 
@@ -10,145 +11,288 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wenet_osum.dataset.plan import draw_tasks, plan_batches
+from wenet_osum.dataset.index import Index, TaskSets
+from wenet_osum.dataset.mixing import occurrences
+from wenet_osum.dataset.plan import Item, batch_costs, draw_slots, draw_windows, plan_batches, plan_epoch
 
 LENGTHS = st.lists(st.tuples(st.integers(10, 3000), st.integers(1, 400)), max_size=60)
-DYNAMIC = st.fixed_dictionaries(
-    {
-        "batch_type": st.just("dynamic"),
-        "batch_size": st.just(1),
-        "max_frames_in_batch": st.integers(500, 8000),
-        "max_tokens_in_batch": st.integers(50, 2000),
-    }
+BUDGETS = {"max_frames_in_batch": st.integers(500, 8000), "max_tokens_in_batch": st.integers(50, 2000)}
+DYNAMIC = st.fixed_dictionaries({"batch_type": st.just("dynamic"), **BUDGETS})
+PACK = st.fixed_dictionaries({"batch_type": st.just("pack"), **BUDGETS})
+STATIC = st.fixed_dictionaries({"batch_type": st.just("static"), "batch_size": st.integers(1, 9)})
+BUCKET = st.just(
+    {"batch_type": "bucket", "bucket_boundaries": [200, 800, 1500], "bucket_batch_sizes": [9, 5, 3, 1]}
 )
-STATIC = st.fixed_dictionaries(
-    {
-        "batch_type": st.just("static"),
-        "batch_size": st.integers(1, 9),
-        "max_frames_in_batch": st.just(1),
-        "max_tokens_in_batch": st.just(1),
-    }
-)
+ANY = DYNAMIC | PACK | STATIC | BUCKET
+
+Rows = list[tuple[int, int]]
 
 
-def plan(rows: list[tuple[int, int]], conf: dict[str, Any], **how: Any) -> list[list[int]]:
-    frames = np.array([r[0] for r in rows], np.int32)
-    tokens = np.array([r[1] for r in rows], np.int32)
-    return plan_batches(frames, tokens, conf, **how)
+def arrays(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([r[0] for r in rows], np.int32), np.array([r[1] for r in rows], np.int32)
 
 
-@settings(max_examples=60, deadline=None)
-@given(LENGTHS, DYNAMIC | STATIC, st.integers(0, 3), st.booleans())
-def test_every_row_once_on_one_rank(rows, conf, epoch: int, shuffle: bool):
-    batches = plan(rows, conf, epoch=epoch, shuffle=shuffle)
+def plan(rows: Rows, conf: dict[str, Any], **how: Any) -> list[list[int]]:
+    order, bounds = plan_batches(*arrays(rows), conf, **how)
+    return [order[a:b].tolist() for a, b in itertools.pairwise(bounds)]
+
+
+def within(rows: Rows, batch: list[int], conf: dict[str, Any]) -> bool:
+    """Whether a batch of several is within its budgets."""
+    kind = conf["batch_type"]
+    if kind == "static":
+        return len(batch) <= conf["batch_size"]
+    if kind == "bucket":  # as WeNet counts: a boundary itself belongs to the bucket after it
+        buckets = {sum(rows[r][0] >= bound for bound in conf["bucket_boundaries"]) for r in batch}
+        return len(buckets) == 1 and len(batch) <= conf["bucket_batch_sizes"][buckets.pop()]
+    frames, tokens = ([rows[r][k] for r in batch] for k in (0, 1))
+    if kind == "pack":
+        sums = sum(frames), sum(tokens)
+    else:
+        sums = max(frames) * len(batch), max(tokens) * len(batch)
+    return sums[0] <= conf["max_frames_in_batch"] and sums[1] <= conf["max_tokens_in_batch"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(LENGTHS, ANY, st.integers(0, 3), st.integers(1, 8), st.booleans(), st.integers(1, 70))
+def test_every_row_once_in_equal_steps_within_the_budgets(rows, conf, epoch, group, shuffle, per_block):
+    block = np.arange(len(rows)) // per_block
+    batches = plan(rows, conf, epoch=epoch, group=group, shuffle=shuffle, block=block)
     assert sorted(r for b in batches for r in b) == list(range(len(rows)))
-    assert all(batches)
+    assert len(batches) % group == 0
+    assert all(len(b) < 2 or within(rows, b, conf) for b in batches)
+    # An empty batch is there only to make the number a multiple, when nothing can be halved.
+    empty = sum(not b for b in batches)
+    assert empty < group and (not empty or all(len(b) < 2 for b in batches))
 
 
-@settings(max_examples=60, deadline=None)
-@given(LENGTHS, DYNAMIC | STATIC, st.integers(2, 8), st.booleans())
-def test_ranks_take_equal_steps_and_leave_nothing_out(rows, conf, world_size: int, shuffle: bool):
-    batches = plan(rows, conf, world_size=world_size, shuffle=shuffle)
-    assert len(batches) % world_size == 0 and all(batches)
-    counts = Counter(r for b in batches for r in b)
-    assert set(counts) == set(range(len(rows)))
-    doubled = sum(counts.values()) - len(rows)
-    assert doubled == 0 or all(len(b) == 1 for b in batches)
-    assert doubled < world_size
+@settings(max_examples=15, deadline=None)
+@given(ANY, st.integers(0, 5), st.sampled_from([1, 2, 5]))
+def test_windows_of_blocks_lose_nothing(conf, seed: int, group: int):
+    """Several windows, so that the emptiest batches of each go on into the next."""
+    rows = many(seed, 700)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wenet_osum.dataset.plan.WINDOW", 100)
+        batches = plan(rows, conf, seed=seed, group=group, block=np.arange(len(rows)) // 40)
+    assert sorted(r for b in batches for r in b) == list(range(len(rows)))
+    assert len(batches) % group == 0 and all(batches)
+    assert all(len(b) < 2 or within(rows, b, conf) for b in batches)
 
 
-@settings(max_examples=60, deadline=None)
-@given(LENGTHS, DYNAMIC, st.integers(1, 4))
-def test_dynamic_budgets_hold(rows, conf, world_size: int):
-    for batch in plan(rows, conf, world_size=world_size):
-        if len(batch) > 1:
-            assert max(rows[r][0] for r in batch) * len(batch) <= conf["max_frames_in_batch"]
-            assert max(rows[r][1] for r in batch) * len(batch) <= conf["max_tokens_in_batch"]
+@pytest.mark.parametrize(("rows", "group"), [(1, 2), (3, 4), (1, 8), (0, 3)])
+def test_fewer_utterances_than_batches_must_be(rows: int, group: int):
+    batches = plan([(100, 5)] * rows, {"batch_type": "static", "batch_size": 4}, group=group)
+    assert len(batches) == (group if rows else 0) and sorted(r for b in batches for r in b) == [*range(rows)]
 
 
-@settings(max_examples=30, deadline=None)
-@given(LENGTHS, STATIC, st.integers(1, 4))
-def test_static_batches_are_no_larger_than_asked(rows, conf, world_size: int):
-    assert all(len(b) <= conf["batch_size"] for b in plan(rows, conf, world_size=world_size))
+def budgets(kind: str = "dynamic", frames: int = 4000, tokens: int = 10000) -> dict[str, Any]:
+    return {"batch_type": kind, "max_frames_in_batch": frames, "max_tokens_in_batch": tokens}
 
 
-@settings(max_examples=60, deadline=None)
-@given(LENGTHS, st.integers(1, 4))
-def test_buckets_hold_what_is_between_their_boundaries(rows, world_size: int):
-    bounds, sizes = [200, 800, 1500], [9, 5, 3, 1]
-    conf = {"batch_type": "bucket", "bucket_boundaries": bounds, "bucket_batch_sizes": sizes}
-    batches = plan(rows, conf, world_size=world_size)
-    assert {r for b in batches for r in b} == set(range(len(rows)))
-    for batch in batches:
-        # As WeNet counts: a boundary itself belongs to the bucket after it.
-        (bucket,) = {sum(rows[r][0] >= bound for bound in bounds) for r in batch}
-        assert len(batch) <= sizes[bucket]
-
-
-@pytest.mark.parametrize(("rows", "world_size"), [(1, 2), (3, 4), (1, 8)])
-def test_fewer_utterances_than_ranks(rows: int, world_size: int):
-    conf = {"batch_type": "static", "batch_size": 4, "max_frames_in_batch": 1, "max_tokens_in_batch": 1}
-    batches = plan([(100, 5)] * rows, conf, world_size=world_size)
-    assert len(batches) == world_size and {r for b in batches for r in b} == set(range(rows))
-
-
-def dynamic(frames: int = 4000, tokens: int = 10000) -> dict[str, Any]:
-    return {
-        "batch_type": "dynamic",
-        "batch_size": 1,
-        "max_frames_in_batch": frames,
-        "max_tokens_in_batch": tokens,
-    }
-
-
-def many(seed: int = 0, count: int = 3000) -> list[tuple[int, int]]:
+def many(seed: int = 0, count: int = 3000) -> Rows:
     rng = np.random.default_rng(seed)
     return [(int(f), int(t)) for f, t in zip(rng.integers(50, 1000, count), rng.integers(5, 80, count))]
 
 
-def test_a_plan_is_a_pure_function():
-    rows = many()
-    same = plan(rows, dynamic(), seed=1, epoch=2)
-    assert same == plan(rows, dynamic(), seed=1, epoch=2)
-    assert same != plan(rows, dynamic(), seed=1, epoch=3)
-    assert same != plan(rows, dynamic(), seed=2, epoch=2)
+@pytest.mark.parametrize("kind", ["dynamic", "pack"])
+def test_plan_is_pure(kind: str):
+    rows, conf = many(), budgets(kind)
+    same = plan(rows, conf, seed=1, epoch=2, group=2)
+    np.random.seed(5)  # no state outside has a part in it
+    assert same == plan(rows, conf, seed=1, epoch=2, group=2)
+    others = [plan(rows, conf, seed=1, epoch=3, group=2), plan(rows, conf, seed=2, epoch=2, group=2)]
+    contents = [{frozenset(b) for b in batches} for batches in (same, *others)]
+    assert len(contents[0] & contents[1]) < len(same) / 10 and len(contents[0] & contents[2]) < len(same) / 10
+
+
+PURE = {
+    "dynamic": [[8, 1, 6], [2, 7], [0, 5, 10, 3], [11, 4, 9]],
+    "pack": [[9, 4, 6], [5, 0], [1, 8, 3, 10], [7, 2, 11]],
+}
+
+
+def test_plan_is_pure_on_another_machine():
+    """These very batches, wherever and whenever it is computed."""
+    rows = [(100 + 37 * i % 91, 3 + 11 * i % 17) for i in range(12)]
+    assert plan(rows, budgets(frames=500), seed=3, epoch=1, group=2) == PURE["dynamic"]
+    assert plan(rows, budgets("pack", frames=500), seed=3, epoch=1, group=2) == PURE["pack"]
 
 
 def test_without_shuffle_epochs_and_seeds_do_not_matter():
     rows = many()
-    same = plan(rows, dynamic(), shuffle=False)
-    assert same == plan(rows, dynamic(), shuffle=False, seed=4, epoch=7)
+    same = plan(rows, budgets(), shuffle=False)
+    assert same == plan(rows, budgets(), shuffle=False, seed=4, epoch=7)
     longest = [max(rows[r][0] for r in b) for b in same]
     assert longest == sorted(longest)
 
 
-def test_little_padding():
+def test_little_padding_in_audio_and_answers():
     rows = many()
-    batches = plan(rows, dynamic())
+    batches = plan(rows, budgets())
     padded = sum(max(rows[r][0] for r in b) * len(b) for b in batches)
-    assert sum(f for f, _ in rows) / padded > 0.95
+    assert sum(f for f, _ in rows) / padded > 0.97
     order = [max(rows[r][0] for r in b) for b in batches]
     assert order != sorted(order)  # long and short batches come mixed
+    # Sorted by audio alone, answers of any length would meet: 80 at the longest, 42 in the mean.
+    words = sum(max(rows[r][1] for r in b) * len(b) for b in batches)
+    by_audio = plan(rows, budgets(), shuffle=False)
+    assert words < 0.85 * sum(max(rows[r][1] for r in b) * len(b) for b in by_audio)
 
 
-def test_ranks_get_neighbours_in_length():
+def test_packs_are_nearly_full():
     rows = many()
-    batches = plan(rows, dynamic(), world_size=2)
-    pairs = [[max(rows[r][0] for r in b) for b in batches[i : i + 2]] for i in range(0, len(batches), 2)]
-    assert np.median([abs(a - b) for a, b in pairs]) < 30
+    sums = [sum(rows[r][0] for r in b) for b in plan(rows, budgets("pack"))]
+    assert np.mean(sums) > 0.99 * 4000
+
+
+@pytest.mark.parametrize("scarce", ["max_frames_in_batch", "max_tokens_in_batch"])
+def test_packs_are_full_of_what_is_scarce(scarce: str):
+    rows, plenty = many(), {"max_frames_in_batch": 10**6, "max_tokens_in_batch": 10**6}
+    conf = {"batch_type": "pack", **plenty, scarce: 2000}
+    at = int(scarce == "max_tokens_in_batch")
+    sums = [sum(rows[r][at] for r in b) for b in plan(rows, conf)]
+    assert np.mean(sums) > 0.98 * 2000
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "pack"])
+@pytest.mark.parametrize("group", [2, 8])
+def test_batches_of_a_group_cost_nearly_the_same(kind: str, group: int):
+    rows, conf = many(), budgets(kind)
+    frames, tokens = arrays(rows)
+    order, bounds = plan_batches(frames, tokens, conf, group=group)
+    costs, _ = batch_costs(order, bounds, frames, tokens, conf)
+    groups = costs.reshape(-1, group)
+    spread = groups.max(1) / groups.min(1) - 1
+    assert np.median(spread) < 0.01 and spread.mean() < 0.03
+    if kind == "pack":  # all are full
+        return
+    mixed = np.random.default_rng(0).permutation(costs).reshape(-1, group)
+    assert (mixed.max(1) / mixed.min(1) - 1).mean() > 2 * spread.mean()  # by chance they would not
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=60), st.integers(20, 400), st.integers(0, 9))
+def test_a_block_lies_in_one_window(sizes: list[int], size: int, seed: int):
+    block = np.repeat(np.arange(len(sizes)), sizes)
+    windows = draw_windows(block, len(block), size, np.random.default_rng(seed))
+    assert sorted(np.concatenate(windows).tolist()) == list(range(len(block)))
+    homes = Counter(b for w in windows for b in np.unique(block[w]))
+    assert set(homes.values()) == {1}
+    assert all(len(w) <= 1.5 * size + max(sizes) for w in windows)
+
+
+def test_batches_read_few_blocks_at_a_time():
+    """4,000 utterances in 80 shards of 50 and windows of 500: few shards are open at any time."""
+    rows, block = many(count=4000), np.arange(4000) // 50
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wenet_osum.dataset.plan.WINDOW", 500)
+        batches = plan(rows, budgets(), group=2, block=block)
+    touched = [set(block[batches[i]]) | set(block[batches[i + 1]]) for i in range(0, len(batches), 2)]
+    run = 20  # about a third of a window's groups
+    most = max(len(set.union(*touched[i : i + run])) for i in range(len(touched) - run))
+    assert 10 <= most <= 24  # two windows meet in some runs
+    assert len(set.union(*touched)) == 80
+
+
+# --- with an index: tasks and corpora ---
+
+
+def an_index(sets: list[tuple[str, ...]], corpus: list[int] | None = None, weights: Any = (1.0,)) -> Index:
+    """Utterance i has the i-th set of tasks; the answer to its k-th task has 10 k + 5 tokens."""
+    distinct = sorted(set(sets))
+    number = np.array([distinct.index(s) for s in sets], np.int32)
+    counts = np.array([len(s) for s in sets])
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    answers = np.concatenate([np.arange(n) * 10 + 5 for n in counts]).astype(np.int32)
+    frames = np.random.default_rng(0).integers(50, 1500, len(sets)).astype(np.int32)
+    corpora = np.array(corpus or [0] * len(sets), np.int32)
+    return Index(
+        [{}] * len(sets), frames, TaskSets(distinct, number), starts, answers, corpora, corpora, weights
+    )
+
+
+def counts_of(index: Index, weights: dict[str, float], epoch: int = 0) -> Counter[str]:
+    slots = draw_slots(index.tasks, np.arange(len(index)), weights, 0, epoch)
+    return Counter(names[s] for names, s in zip(index.tasks, slots))
 
 
 def test_tasks_are_drawn_by_weight():
-    offered = [("asr", "ser")] * 4000
-    counts = Counter(draw_tasks(offered, {"asr": 3, "ser": 1}, seed=0, epoch=0))
-    assert counts["asr"] / 4000 == pytest.approx(0.75, abs=0.03)
-    even = Counter(draw_tasks(offered, {}, seed=0, epoch=0))
-    assert even["asr"] / 4000 == pytest.approx(0.5, abs=0.03)
+    index = an_index([("asr", "ser")] * 4000)
+    assert counts_of(index, {"asr": 3, "ser": 1})["asr"] / 4000 == pytest.approx(0.75, abs=0.03)
+    assert counts_of(index, {})["asr"] / 4000 == pytest.approx(0.5, abs=0.03)
 
 
 def test_tasks_drawn_are_offered_and_differ_by_epoch():
-    offered = [("asr",), ("asr", "ser"), ("ser", "sgc")] * 50
-    first = draw_tasks(offered, {"asr": 1, "ser": 1, "sgc": 0}, seed=0, epoch=0)
-    assert all(t in names for t, names in zip(first, offered)) and "sgc" not in first
-    assert first == draw_tasks(offered, {"asr": 1, "ser": 1, "sgc": 0}, seed=0, epoch=0)
-    assert first != draw_tasks(offered, {"asr": 1, "ser": 1, "sgc": 0}, seed=0, epoch=1)
+    index = an_index([("asr",), ("asr", "ser"), ("ser", "sgc")] * 50)
+    weights = {"asr": 1.0, "ser": 1.0, "sgc": 0.0}
+    first = plan_epoch(index, budgets(), weights)
+    drawn = {i.row: i.task for batch in first for i in batch}
+    assert all(task in index.tasks[row] and task != "sgc" for row, task in drawn.items())
+    later = {i.row: i.task for batch in plan_epoch(index, budgets(), weights, epoch=1) for i in batch}
+    assert drawn != later
+
+
+def test_budgets_count_the_answer_of_the_task_asked():
+    index = an_index([("asr", "sttc")] * 200)
+    assert index.tokens.tolist() == [15] * 200
+    conf = budgets(frames=10**6, tokens=50)
+    sizes = {}
+    for task in ("asr", "sttc"):
+        batches = plan_epoch(index, conf, {task: 1.0})
+        sizes[task] = max(map(len, batches))
+        assert set(index.tokens_for(np.arange(9), [task] * 9)) == {5 if task == "asr" else 15}
+    assert sizes == {"asr": 10, "sttc": 3}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 9), st.integers(0, 9), st.integers(1, 6))
+def test_plan_is_pure_with_tasks_and_corpora(seed: int, epoch: int, group: int):
+    index = an_index([("asr", "ser"), ("asr",)] * 30, [0, 1] * 30, (0.6, 2.3))
+    weights = {"asr": 1.0, "ser": 2.0}
+    first, again = (plan_epoch(index, budgets(), weights, seed, epoch, group) for _ in range(2))
+    assert list(first) == list(again) and len(first) % group == 0
+    assert first[-1] == first[len(first) - 1] and first[1:3] == [first[1], first[2]]
+    items = [item for batch in first for item in batch]
+    assert len(set(items)) == len(items) and all(isinstance(i, Item) and i.epoch == epoch for i in items)
+    copies = {(i.row, i.copy) for i in items}
+    assert all(copy == 0 or (row, copy - 1) in copies for row, copy in copies)
+    once = [i.row for batch in plan_epoch(index, budgets(), weights, seed, epoch, mix=False) for i in batch]
+    assert sorted(once) == list(range(60))
+
+
+def test_copies_of_one_epoch_lie_apart():
+    index = an_index([("asr",)] * 300, weights=(2.0,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wenet_osum.dataset.plan.WINDOW", 300)
+        batches = list(plan_epoch(index, budgets(), {}))
+    assert not any(len({i.row for i in b}) < len(b) for b in batches)
+
+
+WEIGHTS = st.floats(0.01, 4, allow_nan=False)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 80), WEIGHTS), min_size=1, max_size=3), st.integers(0, 99))
+def test_weights_hold_in_every_epoch_and_for_every_utterance(corpora, seed: int):
+    sizes, weights = [n for n, _ in corpora], [w for _, w in corpora]
+    corpus = np.repeat(np.arange(len(sizes)), sizes)
+    taken = np.zeros(len(corpus))
+    for epoch in range(6):
+        rows, copies = occurrences(corpus, weights, seed, epoch)
+        times = np.bincount(rows, minlength=len(corpus))
+        taken += times
+        assert sorted(zip(rows, copies)) == [(r, c) for r, n in enumerate(times) for c in range(n)]
+        for n, (size, weight) in enumerate(corpora):
+            of = times[corpus == n]
+            assert not size or (of.min() >= np.floor(weight) and of.max() <= np.ceil(weight))
+            assert abs(of.sum() - weight * size) <= 1 + 1e-6
+        expected = np.array(weights)[corpus] * (epoch + 1)
+        assert (np.abs(taken - expected) <= 1 + 1e-6).all()
+
+
+@pytest.mark.parametrize("weight", [0.3, 1.7])
+def test_weights_are_exact_in_expectation(weight: float):
+    """Over seeds, every utterance of a corpus comes ``weight`` times in the mean."""
+    corpus = np.zeros(7, np.int64)
+    times = sum(np.bincount(occurrences(corpus, [weight], s, 3)[0], minlength=7) for s in range(3000))
+    np.testing.assert_allclose(times / 3000, weight, atol=0.04)

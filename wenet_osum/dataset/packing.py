@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 
 import numpy as np
 
-# How many of the next utterances are tried as the last but one of a pack.
-_TRIES = 8
+_TRIES = 16  # packs that are looked at before a new one is begun
 
 
 def fill_packs(
@@ -16,100 +15,35 @@ def fill_packs(
     """Put utterances together so that sums of frames and of tokens are within the budgets; one that is over a
     budget by itself goes alone.
 
-    A pack takes utterances as they come until no more than two of the longest fit. Then it takes the pair, of
-    one of the next few and one of all that are left, that fills it best, for as long as something fits.
+    Best fit decreasing (Johnson 1973): the longest first, each into the fullest pack that has room for it. What
+    is longest is told by the budget that is used up first; the other one is kept to.
 
     Args:
-        frames, tokens: (N,) lengths, in random order.
+        frames, tokens: (N,) lengths.
 
     Returns:
         order (N,), bounds (P + 1,): pack i is ``order[bounds[i]:bounds[i + 1]]``.
     """
-    pool = _Pool(frames, tokens)
-    order: list[int] = []
-    bounds = [0]
-    reach = 2 * int(np.quantile(frames, 0.9)) if len(frames) else 0
-    while pool.rest:
-        first = pool.next()
-        room, words = max_frames - pool.frames[first], max_tokens - pool.tokens[first]
-        pack = [first]
-        pool.take(first)
-        while pool.rest:
-            following = pool.next()
-            if room - pool.frames[following] < reach or pool.tokens[following] > words:
+    sizes, others, most, most_other = frames, tokens, max_frames, max_tokens
+    if tokens.sum(dtype=np.int64) * max_frames > frames.sum(dtype=np.int64) * max_tokens:
+        sizes, others, most, most_other = tokens, frames, max_tokens, max_frames
+    packs: list[list[int]] = []
+    left: list[int] = []  # of the other budget, by pack
+    rooms: list[tuple[int, int]] = []  # (room, pack), the fullest first
+    size, other = sizes.tolist(), others.tolist()
+    for i in np.argsort(-sizes.astype(np.int64), kind="stable").tolist():
+        start = bisect_left(rooms, (size[i], 0))
+        for at in range(start, min(start + _TRIES, len(rooms))):
+            room, pack = rooms[at]
+            if left[pack] >= other[i]:
+                del rooms[at]
+                packs[pack].append(i)
                 break
-            room, words = room - pool.frames[following], words - pool.tokens[following]
-            pool.take(following)
-            pack.append(following)
-        while pool.rest and (chosen := _best(pool, room, words)):
-            for i in chosen:
-                room, words = room - pool.frames[i], words - pool.tokens[i]
-                pool.take(i)
-            pack += chosen
-        order += pack
-        bounds.append(len(order))
-    return np.array(order, np.int64), np.array(bounds, np.int64)
-
-
-def _best(pool: _Pool, room: int, words: int) -> list[int]:
-    """The one or two of a pool that fill ``room`` best; none where none fits."""
-    alone = pool.longest(room, words)
-    if alone is None:
-        return []
-    best, left = [alone], room - pool.frames[alone]
-    for i in pool.upcoming(_TRIES):
-        if left == 0:
-            break
-        if pool.frames[i] > room or pool.tokens[i] > words:
-            continue
-        other = pool.longest(room - pool.frames[i], words - pool.tokens[i], but=i)
-        over = room - pool.frames[i] - (pool.frames[other] if other is not None else 0)
-        if over < left:
-            best, left = [i] if other is None else [i, other], over
-    return best
-
-
-class _Pool:
-    """What is not packed yet: as it comes, and by length."""
-
-    def __init__(self, frames: np.ndarray, tokens: np.ndarray):
-        self.frames: list[int] = frames.tolist()
-        self.tokens: list[int] = tokens.tolist()
-        self._taken = bytearray(len(frames))
-        self._at = 0  # before it everything is taken
-        self.rest = len(frames)
-        # Length x N + number: equal lengths are told apart by one search.
-        self._by_length: list[int] = np.sort(
-            frames.astype(np.int64) * len(frames) + np.arange(len(frames))
-        ).tolist()
-
-    def next(self) -> int:
-        """The first as they come."""
-        while self._taken[self._at]:
-            self._at += 1
-        return self._at
-
-    def upcoming(self, count: int) -> list[int]:
-        """The first ``count`` as they come."""
-        out = []
-        for i in range(self.next(), len(self._taken)):
-            if not self._taken[i]:
-                out.append(i)
-                if len(out) == count:
-                    break
-        return out
-
-    def longest(self, room: int, words: int, but: int = -1) -> int | None:
-        """The longest that fits, other than ``but``, among the few next below ``room``."""
-        count = len(self.frames)
-        end = bisect_left(self._by_length, (room + 1) * count)
-        for at in range(end - 1, max(-1, end - 1 - _TRIES), -1):
-            i = self._by_length[at] % count
-            if i != but and self.tokens[i] <= words:
-                return i
-        return None
-
-    def take(self, i: int) -> None:
-        self._taken[i] = 1
-        self.rest -= 1
-        del self._by_length[bisect_left(self._by_length, self.frames[i] * len(self.frames) + i)]
+        else:
+            room, pack = most, len(packs)
+            packs.append([i])
+            left.append(most_other)
+        left[pack] -= other[i]
+        insort(rooms, (room - size[i], pack))
+    counts = np.cumsum([0, *map(len, packs)])
+    return np.array([i for pack in packs for i in pack], np.int64), counts.astype(np.int64)

@@ -222,8 +222,12 @@ def cut_window(
     if rng is None:
         order = np.lexsort((t, f))
     else:
-        # Bands begin elsewhere in every window, so that no two utterances are always parted or always together.
-        band = np.floor(np.log(np.maximum(f, 1)) / np.log1p(BAND) + rng.random()).astype(np.int64)
+        # Bands begin elsewhere in every window, so that no two utterances are always parted or always together;
+        # by multiplication, since a logarithm's last bit is not the same on all machines.
+        edges = [1 + BAND * rng.random()]
+        while edges[-1] < f.max(initial=0):
+            edges.append(edges[-1] * (1 + BAND))
+        band = np.searchsorted(edges, f)
         # Up one band and down the next, so that neighbours at their borders are alike.
         order = np.lexsort((np.where(band % 2, -t, t), band, bucket))
     if kind == "dynamic":
