@@ -38,6 +38,7 @@ class OsumDataset(Dataset[Any]):
         self.index, self.table, self.tokenizer, self.conf = index, table, tokenizer, conf
         self.seed, self.train = seed, train
         self.augmentation = Augmentation(conf) if train else None
+        self.prompts: dict[str, list[int]] = {}  # the few texts there are, encoded
 
     def __getitem__(self, item: Item) -> dict[str, Any] | BadUtterance:
         """One example, or the reason why there is none (returned, so that the batch lives on)."""
@@ -111,13 +112,20 @@ class OsumDataset(Dataset[Any]):
         return {
             "key": sample["key"],
             "feats": feats,
-            "prompt": torch.tensor(encode(prompt_text(task, lang, prompts, number)), dtype=torch.long),
+            "prompt": torch.tensor(
+                self.encode_prompt(prompt_text(task, lang, prompts, number)), dtype=torch.long
+            ),
             "target": target,
             "target_weights": target_weights(task, text, len(target), encode, self.conf["label_weight"]),
             "ctc_target": torch.tensor(encode(transcript), dtype=torch.long),
             "task": task.name,
             "lang": lang,
         }
+
+    def encode_prompt(self, text: str) -> list[int]:
+        if text not in self.prompts:
+            self.prompts[text] = self.tokenizer.encode(text)
+        return self.prompts[text]
 
 
 def transcript_of(sample: dict[str, Any], task: Task, text: str) -> str:

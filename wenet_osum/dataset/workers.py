@@ -8,12 +8,12 @@ handler, at any line of the caller, and know neither the worker nor the utteranc
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import signal
 import traceback
 from collections.abc import Iterator
 from itertools import cycle
-from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
@@ -163,11 +163,11 @@ def work(pipe: Connection, dataset: Any, turn: Any, reading: Any, number: int) -
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: None)
     torch.set_num_threads(1)  # workers times threads beyond the cores halve the speed
-    parent = parent_process()
+    parent = os.getppid()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            while not pipe.poll(5):
-                if parent is not None and not parent.is_alive():
+            while not pipe.poll(2):  # its end alone would not tell: forked siblings hold it open
+                if os.getppid() != parent:
                     return
             asked_in, items = pipe.recv()
             content: Any = None
