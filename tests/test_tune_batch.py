@@ -22,7 +22,7 @@ from wenet_osum.bin.tune_batch import Tuner
 from wenet_osum.config import DATASET_DEFAULTS, check_config, load_config
 from wenet_osum.dataset.features import log_mel_spectrogram
 from wenet_osum.dataset.filter import check_answer
-from wenet_osum.dataset.plan import over_budget
+from wenet_osum.dataset.plan import cut_dynamic
 from wenet_osum.errors import BadUtterance, OsumError
 from wenet_osum.text import init_tokenizer
 from wenet_osum.train.trial import Outcome, Trial, fake_batch, random_model, run_shapes, run_trial
@@ -83,10 +83,9 @@ def test_the_worst_batches_of_a_budget_are_batches_of_the_plan_and_bound_them(
     assume(pairs)
     room = Room(limits)
     shapes = worst_by_budget(frames, tokens, room)
-    conf = {"batch_type": "dynamic", "max_frames_in_batch": frames, "max_tokens_in_batch": tokens}
     for s in shapes:  # none that cannot be
         assert (s.frames, s.tokens) in pairs
-        assert s.rows == 1 or not over_budget(conf, s.rows, s.frames, s.frames, s.tokens)
+        assert cut_dynamic([s.frames] * s.rows, [s.tokens] * s.rows, frames, tokens) == [0]
     # ... and the longest utterance, the longest answer, the most rows are among them.
     assert max(s.frames for s in shapes) == max(f for f, _ in pairs)
     assert max(s.tokens for s in shapes) == max(t for _, t in pairs)
@@ -180,7 +179,7 @@ def test_bucket_sizes_fit_each_for_itself():
     assert 66 * 0.95 <= found[1] <= 68 and found[2] == 19
 
 
-@pytest.mark.parametrize("batch_type", ["dynamic"])
+@pytest.mark.parametrize("batch_type", ["dynamic", "pack"])
 def test_budgets_fit_and_keep_their_ratio(batch_type: str):
     batch = {"batch_type": batch_type, "max_frames_in_batch": 12000, "max_tokens_in_batch": 3000}
     conf = dataset_conf(filter_conf=LIMITS, batch_conf=batch)
@@ -234,7 +233,7 @@ def test_a_fake_batch_has_its_shape_and_is_always_the_same(tmp_path: Path):
 def test_a_trial_trains_a_step_on_every_shape(
     tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
-    trial, seen = trial_of(tmp_path, config, accum_grad=4), []
+    trial, seen = trial_of(tmp_path, config, accum_grad=4, ema_decay=0.9), []
 
     def note(shape: Shape, configs: dict[str, Any], prompt: int) -> Any:
         seen.append(shape)
@@ -245,6 +244,8 @@ def test_a_trial_trains_a_step_on_every_shape(
     outcome = run_shapes(trial, shapes)
     assert outcome.fits and 0 < outcome.peak < outcome.limit == 100e9
     assert seen == [Shape(1, 100, 1)] * 2 + [shapes[0]] * 2 + [shapes[1]] * 2
+    trial.configs["dataset_conf"]["batch_conf"]["batch_type"] = "pack"
+    assert run_shapes(trial, shapes).fits
     over = run_shapes(trial._replace(memory=1000), shapes)
     assert not over.fits and over.why == "over the limit"
 
