@@ -20,8 +20,9 @@ from wenet_osum.dataset.audio import load_audio
 from wenet_osum.dataset.augment import DRAWS, Augmentation, generators
 from wenet_osum.dataset.augment_lists import AudioList
 from wenet_osum.dataset.augment_wave import add_noise, add_reverb, fast_size, power, volume_perturb
-from wenet_osum.dataset.dataset import Loader, OsumDataset
-from wenet_osum.dataset.index import build_index
+from wenet_osum.dataset.dataset import OsumDataset
+from wenet_osum.dataset.index_build import build_index
+from wenet_osum.dataset.loader import Loader
 from wenet_osum.dataset.plan import Item
 from wenet_osum.dataset.shards import write_shards
 from wenet_osum.errors import BadUtterance, OsumError

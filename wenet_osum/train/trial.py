@@ -18,8 +18,10 @@ from torch import nn
 
 from wenet_osum.dataset.dataset import Batch
 from wenet_osum.errors import OsumError
+from wenet_osum.train.ema import Ema
 from wenet_osum.train.engine import Engine
 from wenet_osum.train.optim import build_optimizer
+from wenet_osum.train.phases import Phases
 from wenet_osum.train.tune import Shape, feature_frames
 
 GB = 1e9
@@ -53,7 +55,7 @@ class Trial(NamedTuple):
     headroom: float
 
 
-def random_model(trial: Trial, device: torch.device) -> nn.Module:
+def random_model(trial: Trial, device: torch.device) -> Any:
     """The config's model with numbers that mean nothing, on a device; its pretrained parts are not loaded.
 
     A quantised LLM is the exception: it has no shape without its weights.
@@ -112,10 +114,15 @@ def run_shapes(trial: Trial, shapes: list[Shape]) -> Outcome:
     memory = Memory(engine.device, trial.memory, trial.headroom)
     configs = trial.configs
     try:
-        bare = random_model(trial, engine.device)
-        model = engine.wrap(bare).train()
-        optimizer = build_optimizer(bare, configs["optim"], configs["optim_conf"])
-        learning = [p for group in optimizer.param_groups for p in group["params"]]
+        model = random_model(trial, engine.device)
+        # Every part that learns in any phase learns here: that is no less than each phase needs.
+        model.set_trainable(
+            Phases(configs["phases"], model, configs["model_conf"].get("trainable")).everything()
+        )
+        learning = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        ema = Ema(learning, configs["ema_decay"]) if configs["ema_decay"] else None
+        engine.prepare(model, lambda m: build_optimizer(m, configs["optim"], configs["optim_conf"]))
+        engine.model.train()
         # The first, small step makes the optimizer's state, which every later one has beside its batch.
         small = Shape(1, min(s.frames for s in shapes), 1)
         for shape in (small, *shapes):
@@ -124,12 +131,16 @@ def run_shapes(trial: Trial, shapes: list[Shape]) -> Outcome:
             ):  # the second batch runs beside the first's gradients
                 batch = fake_batch(shape, configs, trial.prompt)
                 with engine.autocast():
-                    loss = model(batch, engine.device)["loss"]
-                loss.backward()
+                    loss = engine.model(batch, engine.device)["loss"]
+                engine.backward(loss)
                 del loss, batch
-            nn.utils.clip_grad_norm_(learning, configs["grad_clip"])
-            optimizer.step()  # without fp16's scaler, which would leave out a step whose numbers are none
-            optimizer.zero_grad(set_to_none=True)
+            engine.clip(configs["grad_clip"])
+            engine.optimizer.step()  # not by fp16's scaler, which would leave out a step whose numbers are none
+            engine.optimizer.zero_grad(set_to_none=True)
+            if engine.scaler:
+                engine.scaler.update()
+            if ema:
+                ema.update()
     except (MemoryError, RuntimeError) as e:  # torch.OutOfMemoryError is a RuntimeError
         if not isinstance(e, MemoryError) and not any(words in str(e).lower() for words in NO_MEMORY):
             raise

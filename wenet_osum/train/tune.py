@@ -34,16 +34,14 @@ class Room:
 
     def __init__(self, limits: dict[str, Any]):
         self.limits = limits
-        low, high = limits["min_output_input_ratio"], limits["max_output_input_ratio"]
-        self.longest = math.floor(limits["max_length"])
-        if low > 0:  # what is longer would need more tokens than there may be
-            self.longest = min(self.longest, math.floor(limits["token_max_length"] / low + 1e-9))
-        self.shortest = max(1, math.ceil(limits["min_length"]))
-        if high > 0:
-            self.shortest = max(self.shortest, math.ceil(limits["token_min_length"] / high - 1e-9))
-        if self.shortest > self.longest or self.most(self.longest) < self.least(self.longest):
+        span = range(max(1, math.ceil(limits["min_length"])), math.floor(limits["max_length"]) + 1)
+        self.lengths = [n for n in span if self.least(n) <= self.most(n)]
+        if not self.lengths:
             mend = "widen max_length, token_max_length or the ratios"
             raise OsumError("dataset_conf.filter_conf", "lets no utterance through", mend)
+        self.shortest, self.longest = self.lengths[0], self.lengths[-1]
+        # The shortest of those that may have the most tokens there are.
+        self.wordy = max(self.lengths, key=self.most)
 
     def least(self, frames: int) -> int:
         """The fewest answer tokens that an utterance of so many frames may have."""
@@ -54,14 +52,6 @@ class Room:
         """The most answer tokens that an utterance of so many frames may have."""
         high = math.floor(self.limits["max_output_input_ratio"] * frames + 1e-9)
         return int(min(self.limits["token_max_length"], high))
-
-    @property
-    def wordy(self) -> int:
-        """The fewest frames that may have the most tokens there are."""
-        frames, most = self.shortest, self.most(self.longest)
-        if self.limits["max_output_input_ratio"] > 0:
-            frames = max(frames, math.ceil(most / self.limits["max_output_input_ratio"] - 1e-9))
-        return min(frames, self.longest)
 
 
 def worst_by_budget(frames: int, tokens: int, room: Room) -> list[Shape]:
@@ -85,10 +75,8 @@ def worst_by_budget(frames: int, tokens: int, room: Room) -> list[Shape]:
 def worst_by_count(rows: int, room: Room, least: int = 0, below: float = math.inf) -> list[Shape]:
     """The one worst batch of ``rows`` utterances of ``least`` to under ``below`` frames: all the longest, with
     the longest answers; none where ``filter_conf`` lets no such utterance through."""
-    frames = int(min(room.longest, below - 1))
-    if frames < max(least, room.shortest):
-        return []
-    return [Shape(rows, frames, room.most(frames))]
+    inside = [n for n in room.lengths if least <= n < below]
+    return [Shape(rows, inside[-1], room.most(inside[-1]))] if inside else []
 
 
 def undominated(shapes: list[Shape]) -> list[Shape]:
