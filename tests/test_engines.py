@@ -20,6 +20,7 @@ from wenet_osum.train.optim import build_optimizer
 
 ADAMW = {"lr": 1e-2, "betas": [0.9, 0.98], "eps": 1e-3, "weight_decay": 0.01, "lr_scale": {}}
 LENGTHS = [[60, 31], [44], [90, 20, 20], [33], [70], [52, 51], [25], [80, 64], [41], [58, 30], [47], [39]]
+LENGTHS += [[66], [29, 28], [73]]
 EMPTY: dict[str, Any] = {
     "keys": [],
     "feats": torch.zeros(1, 100, 80),
@@ -28,8 +29,8 @@ EMPTY: dict[str, Any] = {
     "target": torch.zeros(1, 0, dtype=torch.long),
     "ctc_target": torch.zeros(1, 0, dtype=torch.long),
 }
-# What the last rank has in the last step: nothing, as at the end of an epoch.
-BATCHES = [random_batch(lengths, seed=i) for i, lengths in enumerate(LENGTHS)] + [EMPTY] * 4
+# Four steps of four; in the last step the last rank has nothing for its turn, as at the end of an epoch.
+BATCHES = [*(random_batch(lengths, seed=i) for i, lengths in enumerate(LENGTHS)), EMPTY]
 ZERO = [1, 2, 3]
 needs_deepspeed = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed"
@@ -146,5 +147,21 @@ def test_ddp_equals_single(tmp_path: Path, alone: dict[str, Any]):
 @pytest.mark.parametrize("sharding", ["model", "zero2", "zero3"])
 def test_ddp_equals_single_fsdp(tmp_path: Path, alone: dict[str, Any], sharding: str):
     first, second = run_ranks(tmp_path, whole_run, name="torch_fsdp", sharding=sharding)
+    check_same(first, alone)
+    assert second["weights"] is None and second["facts"] == first["facts"]
+
+
+def zero_json(folder: Path, stage: int, **more: Any) -> str:
+    path = folder / f"ds_stage{stage}.json"
+    path.write_text(json.dumps({"zero_optimization": {"stage": stage}, **more}), encoding="utf-8")
+    return str(path)
+
+
+@needs_deepspeed
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ZERO)
+def test_ddp_equals_single_deepspeed(tmp_path: Path, alone: dict[str, Any], stage: int):
+    config = zero_json(tmp_path, stage)
+    first, second = run_ranks(tmp_path, whole_run, name="deepspeed", deepspeed_config=config)
     check_same(first, alone)
     assert second["weights"] is None and second["facts"] == first["facts"]
