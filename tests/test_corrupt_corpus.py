@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import tarfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from corrupt import Corpus, corrupt_files, write_corrupt_corpus
-from helpers import write_units
+from helpers import command, run_config, stage2_config, write_corpus, write_units
 
+from wenet_osum.bin import train
 from wenet_osum.config import DATASET_DEFAULTS
 from wenet_osum.dataset.dataset import OsumDataset
-from wenet_osum.dataset.index import build_index
+from wenet_osum.dataset.index_build import build_index
 from wenet_osum.dataset.loader import Loader
 from wenet_osum.tasks import load_tasks
 from wenet_osum.text import CharTokenizer
@@ -72,3 +75,35 @@ def test_corrupt_corpus_shard_that_is_cut_or_goes_after_indexing(tmp_path: Path)
 
 def test_corruption_is_of_ten_kinds_and_more():
     assert len({cause for _, cause in corrupt_files().values()}) >= 5 and len(corrupt_files()) >= 10
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+@pytest.mark.parametrize(("data_type", "batch_type"), [("raw", "pack"), ("shard", "dynamic")])
+def test_corrupt_corpus_training_goes_on_and_lists_it(
+    corpus: Corpus, data_type: str, batch_type: str, tmp_path: Path
+):
+    """``osum train`` over it: two epochs to the end, every bad utterance in ``skipped.jsonl`` by its cause."""
+    batch = {"batch_type": batch_type, "max_frames_in_batch": 2500}
+    conf = {"batch_conf": batch, "prompt_conf": {"style": "tag"}}
+    config = run_config(tmp_path, stage2_config(), dataset_conf=conf, max_epoch=2)
+    dev = write_corpus(tmp_path / "dev", 2)
+    args = ["--config", config, "--train_data", corpus.lists[data_type], "--cv_data", dev, "--device", "cpu"]
+    if data_type == "shard":
+        tar = tmp_path / "dev.tar"
+        with tarfile.open(tar, "w") as out:
+            for name in ("u00.wav", "u01.wav"):
+                out.add(tmp_path / "dev" / name, name)
+                text = tmp_path / name.replace("wav", "txt")
+                text.write_text("no", encoding="utf-8")
+                out.add(text, text.name)
+        args[args.index("--cv_data") + 1] = tmp_path / "dev.list"
+        (tmp_path / "dev.list").write_text(f"{tar}\n", encoding="utf-8")
+    args += ["--data_type", data_type, "--model_dir", tmp_path / "m", "--num_workers", 2]
+    assert command(train.main, *args, "--tensorboard_dir", tmp_path / "tb", "--num_threads", 1) == 0
+    rows = [json.loads(line) for line in (tmp_path / "m" / "skipped.jsonl").read_text().splitlines()]
+    assert {r["key"]: r["cause"] for r in rows} == corpus.bad[data_type]
+    # By its header alone, or each time that it is read: once in each epoch.
+    assert max(Counter(r["key"] for r in rows).values()) == 2
+    log = [json.loads(line) for line in (tmp_path / "m" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["dev"]["loss"] < log[0]["loss"] and (tmp_path / "m" / "final.pt").is_file()

@@ -32,9 +32,16 @@ stage1_config=         # conf/tiny_stage1.yaml, or conf/asterisk_stage1.yaml
 train_config=          # conf/tiny.yaml, or conf/asterisk.yaml
 dir=                   # exp/tiny, exp/asterisk or exp/NAME of --data DIR
 tensorboard_dir=tensorboard
+train_data=            # list(s) or a combine YAML (name: {path, weight}) to train on, in place of the train dir's list
+resume=auto            # go on from the newest state of a run that was stopped; none: from the start
 device=cpu
 dtype=fp32
+train_engine=torch_ddp # torch_ddp | torch_fsdp | deepspeed
+deepspeed_config=conf/ds_stage2.json
 nproc_per_node=2       # training processes (ranks), one a GPU; on CPU ranks times threads should fill the cores
+num_nodes=1            # machines; on each of them run the same command, with one HOST_NODE_ADDR
+HOST_NODE_ADDR=localhost:29400   # of the first machine
+job_id=2026
 num_threads=1          # threads of each on CPU
 num_workers=0          # data workers of each; on GPU take a few
 override=              # KEY=VALUE for both stages' --override_config
@@ -69,7 +76,7 @@ if [ "$recipe" = asterisk ]; then
   vocab_size=${vocab_size:-440} max_time=${max_time:-0.5} decode_modes=${decode_modes:-llm_beam} normalizer=${normalizer:-no_marks}
 fi
 vocab_size=${vocab_size:-640} max_time=${max_time:-5.0} decode_modes=${decode_modes:-llm_greedy} normalizer=${normalizer:-wenet}
-for option in stage stop_stage nj num_utts_per_shard vocab_size nproc_per_node num_threads num_workers average_num decode_batch; do
+for option in stage stop_stage nj num_utts_per_shard vocab_size nproc_per_node num_nodes num_threads num_workers average_num decode_batch; do
   if ! [[ ${!option} =~ ^[0-9]+$ ]]; then echo "error: $0: --$option ${!option}: give a whole number" >&2; exit 1; fi
 done
 case $data_type in raw|shard|shard_full_data) ;; *) echo "error: $0: --data_type $data_type: choose raw, shard or shard_full_data" >&2; exit 1 ;; esac
@@ -93,7 +100,11 @@ if [ -n "$own" ]; then source_dir=$data; else source_dir=$lists/kaldi; fi
 kaldi_dir() { if $decode_only; then echo "$data"; else echo "$source_dir/$1"; fi; }
 data_list() { if [ "$data_type" = raw ]; then echo "$lists/$1/raw.list"; else echo "$lists/$1/data.list"; fi; }
 launch="python -m"
-if [ "$nproc_per_node" -gt 1 ]; then launch="torchrun --standalone --nproc_per_node $nproc_per_node -m"; fi
+if [ "$num_nodes" -gt 1 ]; then
+  launch="torchrun --nnodes $num_nodes --nproc_per_node $nproc_per_node --rdzv_id $job_id --rdzv_backend c10d --rdzv_endpoint $HOST_NODE_ADDR -m"
+elif [ "$nproc_per_node" -gt 1 ]; then
+  launch="torchrun --standalone --nproc_per_node $nproc_per_node -m"
+fi
 export OMP_NUM_THREADS=$num_threads
 started=$SECONDS
 say() { echo "=== stage $1 ($((SECONDS - started)) s): $2"; }
@@ -136,9 +147,10 @@ fi
 train() {  # CONFIG MODEL_DIR ...
   local config=$1 model_dir=$2; shift 2
   $launch wenet_osum.bin.train --config "$config" --model_dir "$model_dir" --data_type "$data_type" \
-    --train_data "$(data_list train)" --cv_data "$(data_list dev)" --tensorboard_dir "$tensorboard_dir" \
+    --train_data ${train_data:-"$(data_list train)"} --cv_data "$(data_list dev)" --tensorboard_dir "$tensorboard_dir" \
     --device "$device" --dtype "$dtype" --num_workers "$num_workers" --num_threads "$num_threads" \
-    --override_config "tokenizer_conf.model_path=$dir/tokenizer.model" \
+    --train_engine "$train_engine" $(if [ "$train_engine" = deepspeed ]; then echo --deepspeed_config "$deepspeed_config"; fi) \
+    --resume "$resume" --override_config "tokenizer_conf.model_path=$dir/tokenizer.model" \
     ${override:+--override_config "$override"} "$@"
 }
 
