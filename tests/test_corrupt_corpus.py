@@ -11,7 +11,7 @@ from helpers import write_units
 
 from wenet_osum.config import DATASET_DEFAULTS
 from wenet_osum.dataset.dataset import OsumDataset
-from wenet_osum.dataset.index import build_index
+from wenet_osum.dataset.index_build import build_index
 from wenet_osum.dataset.loader import Loader
 from wenet_osum.tasks import load_tasks
 from wenet_osum.text import CharTokenizer

@@ -21,7 +21,7 @@ from torch import Tensor
 from wenet_osum.config import DATASET_DEFAULTS
 from wenet_osum.dataset.batch import Batch, collate
 from wenet_osum.dataset.dataset import OsumDataset
-from wenet_osum.dataset.index import build_index
+from wenet_osum.dataset.index_build import build_index
 from wenet_osum.dataset.loader import Loader
 from wenet_osum.dataset.plan import Item
 from wenet_osum.errors import OsumError
