@@ -19,6 +19,8 @@ from wenet_osum.dataset.packing import fill_packs
 WINDOW = 16384
 # Audio lengths within this share of each other count as equal, and such utterances are sorted by their answers.
 BAND = 0.02
+# A batch that uses less than this share of its budget goes on into the next window.
+HALF_FULL = 0.5
 
 
 class Item(NamedTuple):
@@ -122,7 +124,7 @@ def plan_batches(
     Whole blocks, in random order, make windows of about ``WINDOW`` utterances. Those of a window are sorted by
     audio length and, where that is nearly equal, by answer length, and cut where the next one would break a
     budget (``pack``: see ``fill_packs``). Batches of one window that cost the same make groups, whose order is
-    random; what is left over goes to the next window. In the last one the costliest are halved until their
+    random; what is left over, or not half full, goes to the next window. In the last one the costliest are halved until their
     number is a multiple of ``group``; when only single utterances are left, empty batches are added.
 
     Args:
@@ -152,8 +154,9 @@ def plan_batches(
         sizes = np.diff(bounds)
         chosen = np.arange(len(sizes))
         if n < len(windows) - 1:
-            # The emptiest are made anew with the next window's.
-            chosen = np.sort(np.argsort(shares, kind="stable")[len(shares) % group :])
+            # The emptiest are made anew with the next window's: those at the end of a bucket or of all.
+            empty = int((shares < HALF_FULL).sum())
+            chosen = np.sort(np.argsort(shares, kind="stable")[empty + (len(shares) - empty) % group :])
             out = np.setdiff1d(np.arange(len(sizes)), chosen)
             rest = order[_spans(bounds[out], sizes[out])]
         else:
