@@ -9,7 +9,7 @@ does with each, in a process of its own:
 - build: index it into an empty store, with all cores;
 - open: the same again, when nothing has changed: a run's second start;
 - plan: the batches of an epoch (group 2), medians of ``--repeats`` epochs;
-- resume at step S: what a run does between its opened index and the items of the batch it goes on with.
+- resume at step S: from the opened index to the items of the batch that a run goes on with.
 
 Memory is the process's peak above what Python and the libraries take before (``base``, told below the table), with
 the pages of the mapped file, which the system can take back.
@@ -106,6 +106,7 @@ def child(what: str, folder: Path, repeats: int) -> dict[str, float]:
     from wenet_osum.config import DATASET_DEFAULTS
     from wenet_osum.dataset.dataset import OsumDataset
     from wenet_osum.dataset.index_build import build_index
+    from wenet_osum.dataset.loader import Loader
     from wenet_osum.tasks import load_tasks
     from wenet_osum.text import CharTokenizer
 
@@ -121,6 +122,7 @@ def child(what: str, folder: Path, repeats: int) -> dict[str, float]:
     if what == "build":
         return {**out, "build_mb": peak_mb() - out["base_mb"], "count": len(index)}
     dataset = OsumDataset(index, table, tokenizer, conf, 777, train=True)
+    loader = Loader(dataset)
     seconds: dict[str, list[float]] = {"plan": [], **{f"resume_{step}": [] for step in STEPS}}
     for epoch in range(repeats):
         start = time.perf_counter()
@@ -129,7 +131,8 @@ def child(what: str, folder: Path, repeats: int) -> dict[str, float]:
         for step in STEPS:
             if step < batches:
                 start = time.perf_counter()
-                assert dataset.plan(epoch, 2)[step]
+                loader.plan(epoch, step, 2)
+                assert next(loader.jobs(loader.batches, loader.start))
                 seconds[f"resume_{step}"].append(time.perf_counter() - start)
     out |= {name: statistics.median(s) for name, s in seconds.items() if s}
     return {**out, "run_mb": peak_mb() - out["base_mb"], "batches": batches}
