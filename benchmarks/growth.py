@@ -9,10 +9,10 @@ does with each, in a process of its own:
 - build: index it into an empty store, with all cores;
 - open: the same again, when nothing has changed: a run's second start;
 - plan: the batches of an epoch (group 2), medians of ``--repeats`` epochs;
-- resume at step S: what a run does between its opened index and the items of the batch it goes on with.
+- resume at step S: from the opened index to the items of the batch that a run goes on with.
 
-Memory is the process's peak, with what Python and the libraries take before (``base``); of the build also that of
-its largest worker.
+Memory is the process's peak above what Python and the libraries take before (``base``, told below the table), with
+the pages of the mapped file, which the system can take back.
 """
 
 from __future__ import annotations
@@ -63,7 +63,6 @@ STEPS = (10, 100_000)
 MEASURES = {
     "build": "s",
     "build_mb": "MB",
-    "worker_mb": "MB",
     "open": "s",
     "plan": "s",
     "run_mb": "MB",
@@ -107,6 +106,7 @@ def child(what: str, folder: Path, repeats: int) -> dict[str, float]:
     from wenet_osum.config import DATASET_DEFAULTS
     from wenet_osum.dataset.dataset import OsumDataset
     from wenet_osum.dataset.index_build import build_index
+    from wenet_osum.dataset.loader import Loader
     from wenet_osum.tasks import load_tasks
     from wenet_osum.text import CharTokenizer
 
@@ -120,9 +120,9 @@ def child(what: str, folder: Path, repeats: int) -> dict[str, float]:
     index = build_index(folder / "data.list", "raw", table, tokenizer.encode, conf, store=store)
     out[what] = time.perf_counter() - start
     if what == "build":
-        children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        return {**out, "build_mb": peak_mb(), "worker_mb": children / 1024, "count": len(index)}
+        return {**out, "build_mb": peak_mb() - out["base_mb"], "count": len(index)}
     dataset = OsumDataset(index, table, tokenizer, conf, 777, train=True)
+    loader = Loader(dataset)
     seconds: dict[str, list[float]] = {"plan": [], **{f"resume_{step}": [] for step in STEPS}}
     for epoch in range(repeats):
         start = time.perf_counter()
@@ -131,10 +131,11 @@ def child(what: str, folder: Path, repeats: int) -> dict[str, float]:
         for step in STEPS:
             if step < batches:
                 start = time.perf_counter()
-                assert dataset.plan(epoch, 2)[step]
+                loader.plan(epoch, step, 2)
+                assert next(loader.jobs(loader.batches, loader.start))
                 seconds[f"resume_{step}"].append(time.perf_counter() - start)
     out |= {name: statistics.median(s) for name, s in seconds.items() if s}
-    return {**out, "run_mb": peak_mb(), "batches": batches}
+    return {**out, "run_mb": peak_mb() - out["base_mb"], "batches": batches}
 
 
 def measure(count: int, repeats: int) -> dict[str, float]:
@@ -152,7 +153,9 @@ def measure(count: int, repeats: int) -> dict[str, float]:
 
 
 def print_table(sizes: list[int], results: list[dict[str, float]]) -> None:
-    print("| utterances | " + " | ".join(m.replace("_", " ").removesuffix(" mb") for m in MEASURES) + " |")
+    print(
+        "| utterances | " + " | ".join(m.replace("_mb", " memory").replace("_", " ") for m in MEASURES) + " |"
+    )
     print("|---" * (len(MEASURES) + 1) + "|")
 
     def row(title: str, cells: list[Any]) -> None:

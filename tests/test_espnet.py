@@ -18,7 +18,8 @@ from helpers import command, one_error_line, run_config, stage2_config, write_co
 from wenet_osum.bin import make_raw_list, make_shard_list, train, validate
 from wenet_osum.dataset.audio import load_audio
 from wenet_osum.dataset.index import audio_source
-from wenet_osum.dataset.index_build import Corpus, cut_corpus, read_span
+from wenet_osum.dataset.index_build import Corpus, cut_corpus
+from wenet_osum.dataset.index_parts import read_span
 from wenet_osum.dataset.kaldi import read_data_dir
 from wenet_osum.dataset.validate import survey_data_dir
 from wenet_osum.errors import BadUtterance, OsumError

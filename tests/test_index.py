@@ -7,15 +7,27 @@ import json
 import logging
 import os
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import TEXTS, fill_disk, write_corpus, write_list, write_units, write_wav
+from helpers import (
+    TEXTS,
+    command,
+    fill_disk,
+    run_config,
+    stage1_config,
+    write_corpus,
+    write_list,
+    write_units,
+    write_wav,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wenet_osum.bin import train
 from wenet_osum.bin.common import make_index
 from wenet_osum.config import DATASET_DEFAULTS
 from wenet_osum.dataset import index_build
@@ -310,6 +322,17 @@ def test_parts_cover_a_list_once(tmp_path: Path):
     assert max(s.lines for s in spans) <= 32
 
 
+def test_who_comes_second_waits_and_finds_it_made(
+    tmp_path: Path, tokenizer: CharTokenizer, caplog: pytest.LogCaptureFixture
+):
+    """As the ranks of one run do."""
+    path, store = write_list(tmp_path / "a.list", lines(6)), tmp_path / "train.idx"
+    with ThreadPoolExecutor(4) as pool:
+        indexes = list(pool.map(lambda _: made(path, tokenizer, store), range(4)))
+    assert all(content(index) == content(indexes[0]) for index in indexes)
+    assert said(caplog).count("all as before") == 3
+
+
 # --- combine YAMLs ---
 
 
@@ -336,6 +359,21 @@ frequent: {{path: {tmp_path}/b.list, weight: 0.25}}
     index = make_index([path, str(tmp_path / "c.list")], "raw", TABLE, tokenizer.encode, conf())
     assert index.weights == (2.5, 1.0, 0.25, 1.0)
     assert np.bincount(index.corpus).tolist() == [30, 6, 30, 30]
+
+
+def test_training_takes_a_combine_yaml_and_uses_its_index_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    many, few = write_corpus(tmp_path / "many", 8), write_corpus(tmp_path / "few", 2, first=50)
+    path = combine(tmp_path, f"few: {{path: {few}, weight: 3}}\nmany: {{path: {many}, weight: 0.5}}\n")
+    config, folder = run_config(tmp_path, stage1_config()), tmp_path / "m"
+    arguments = ["--config", config, "--train_data", path, "--cv_data", few, "--model_dir", folder]
+    for again in (False, True):
+        assert command(train.main, *arguments, "--device", "cpu") == 0
+        told = capsys.readouterr().err
+        assert f"{few}: 0.00 h x 3 an epoch" in told and f"{many}: 0.00 h x 0.5 an epoch" in told
+        assert (told.count("all as before") == 2) is again
+    assert sorted(p.name for p in (folder / "index").glob("*.idx")) == ["dev.idx", "train.idx"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -156,7 +157,12 @@ def make_index(
     Raises:
         OsumError: nothing in them can be used; says what was set aside.
     """
-    whole = index_corpora(read_corpora(lists, data_type), table, encode, conf, store=store)
+    corpora = read_corpora(lists, data_type)
+    whole = index_corpora(corpora, table, encode, conf, store=store)
+    if any(corpus.weight != 1 for corpus in corpora):
+        for n, corpus in enumerate(corpora):
+            hours = whole.frames[whole.corpus == n].sum(dtype=int) / 360000
+            logging.info("%s: %.2f h x %g an epoch", corpus.path, hours, corpus.weight)
     if not len(whole):
         raise OsumError(
             ", ".join(lists),

@@ -27,12 +27,13 @@ _MAGIC = b"osumidx1"
 _END = struct.Struct("<QQI8s")  # place, length and crc32 of the table; magic
 _BYTES = "\u0000bytes"
 
-# Column -> its type. One row an utterance, but for answers (one an utterance and task), keys (one an utterance
-# that was read, used or not); offsets and starts have one more at the end.
+# Column -> its type. One row an utterance, but for answers (one an utterance and task) and keys (one an utterance
+# that was read, used or not). Records are at offsets, of so many bytes as sizes.
 _COLUMNS = {
     "frames": np.int32,
     "task_set": np.int32,
     "offsets": np.int64,
+    "sizes": np.int32,
     "starts": np.int64,
     "answers": np.int32,
     "keys": np.uint64,
@@ -99,25 +100,29 @@ class StoreWriter:
         self._sets: dict[tuple[str, ...], int] = {}
         self._columns: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
         self._parts: list[dict[str, Any]] = []
+        self._answers = 0
 
     def add(self, part: Part) -> None:
         numbers = [self._sets.setdefault(s, len(self._sets)) for s in part.sets]
-        sizes = np.array([len(s) for s in part.sets], np.int64)
-        table = {"frames": part.frames, "offsets": part.sizes, "answers": part.answers, "keys": part.keys}
+        asked = np.array([len(s) for s in part.sets], np.int64)[part.task_set]
+        table = {"frames": part.frames, "sizes": part.sizes, "answers": part.answers, "keys": part.keys}
         table["task_set"] = np.array(numbers, np.int32)[part.task_set]
-        table["starts"] = sizes[part.task_set]
+        table["starts"] = self._answers + np.cumsum(asked) - asked
+        table["offsets"] = self._f.tell() + np.cumsum(part.sizes) - part.sizes
         for name, column in table.items():
             self._columns[name].append(column)
+        self._answers += len(part.answers)
         self._f.write(part.records)
-        counts = {name: len(table[name]) for name in ("frames", "answers", "keys")}
-        self._parts.append({"id": part.id, "skipped": part.skipped, "files": part.files, **counts})
+        # Files can be as many as utterances, and are looked at once: they stay out of the table.
+        files = json.dumps(part.files).encode("ascii")
+        facts = {"id": part.id, "skipped": part.skipped, "files": [self._f.tell(), len(files)]}
+        self._f.write(files)
+        self._parts.append(facts | {name: len(table[name]) for name in ("frames", "answers", "keys")})
 
     def close(self) -> None:
         columns = {}
         for name, dtype in _COLUMNS.items():
             whole = np.concatenate([np.zeros(0, dtype), *self._columns.pop(name)])
-            if name in ("offsets", "starts"):
-                whole = np.concatenate([[0], np.cumsum(whole)])
             content = np.ascontiguousarray(whole, dtype).tobytes()
             self._f.write(bytes(-self._f.tell() % 8))
             columns[name] = [self._f.tell(), len(whole), zlib.crc32(content)]
@@ -132,8 +137,8 @@ class Records(Sequence[dict[str, Any]]):
     """The samples of a store, decoded one by one; a file is read by ``pread``, so that its pages are not this
     process's, and opened anew in another process."""
 
-    def __init__(self, source: bytes | Path, offsets: np.ndarray):
-        self._source, self._offsets = source, offsets
+    def __init__(self, source: bytes | Path, offsets: np.ndarray, sizes: np.ndarray):
+        self._source, self._offsets, self._sizes = source, offsets, sizes
         self._file = -1
         self._stamp: list[int] | None = None
         if isinstance(source, Path):
@@ -144,24 +149,23 @@ class Records(Sequence[dict[str, Any]]):
         self._file = os.open(self._source, os.O_RDONLY)
 
     def __len__(self) -> int:
-        return len(self._offsets) - 1
+        return len(self._offsets)
 
     def __getitem__(self, row: Any) -> Any:
         if isinstance(row, slice):
             return [self[i] for i in range(*row.indices(len(self)))]
         row = range(len(self))[row]
         try:
-            return unpack_record(self.raw(row, row + 1))
+            return unpack_record(self.raw(int(self._offsets[row]), int(self._sizes[row])))
         except ValueError:
             mend = "remove it; it is made anew by the next run"
             raise OsumError(str(self._source), f"record {row} of the index is damaged", mend) from None
 
-    def raw(self, first: int, last: int) -> bytes:
-        """The JSON of rows ``first`` to ``last`` - 1, one after the other."""
-        start, end = int(self._offsets[first]), int(self._offsets[last])
+    def raw(self, at: int, size: int) -> bytes:
+        """So many bytes of the source."""
         if isinstance(self._source, bytes):
-            return self._source[start:end]
-        return os.pread(self._file, end - start, start)
+            return self._source[at : at + size]
+        return os.pread(self._file, size, at)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": -1}
@@ -208,7 +212,7 @@ class Store:
                 raise ValueError(f"a damaged index: {name}")
         self.sets = [tuple(s) for s in facts["sets"]]
         self.parts: list[dict[str, Any]] = facts["parts"]
-        self.records = Records(source, self.columns["offsets"])
+        self.records = Records(source, self.columns["offsets"], self.columns["sizes"])
         counts = {name: [p[name] for p in self.parts] for name in ("frames", "answers", "keys")}
         self.bounds = {
             name: np.concatenate([[0], np.cumsum(c, dtype=np.int64)]) for name, c in counts.items()
@@ -218,10 +222,16 @@ class Store:
     def tasks(self) -> TaskSets:
         return TaskSets(self.sets, self.columns["task_set"])
 
+    def files(self, n: int) -> dict[str, list[int] | None]:
+        """The files whose headers were read for part ``n``; see ``Part``."""
+        return json.loads(self.records.raw(*self.parts[n]["files"]))
+
     def part(self, n: int) -> Part:
         """Part ``n`` as it was added."""
         span = {name: slice(b[n], b[n + 1]) for name, b in self.bounds.items()}
         rows, columns, facts = span["frames"], self.columns, self.parts[n]
+        sizes = columns["sizes"][rows]
+        start = int(columns["offsets"][rows.start]) if len(sizes) else 0
         used, task_set = np.unique(columns["task_set"][rows], return_inverse=True)
         return Part(
             facts["id"],
@@ -229,9 +239,9 @@ class Store:
             task_set,
             columns["frames"][rows],
             columns["answers"][span["answers"]],
-            self.records.raw(rows.start, rows.stop),
-            np.diff(columns["offsets"][rows.start : rows.stop + 1]),
+            self.records.raw(start, int(sizes.sum())),
+            sizes,
             columns["keys"][span["keys"]],
             facts["skipped"],
-            facts["files"],
+            self.files(n),
         )
