@@ -16,6 +16,7 @@ its workers, the largest of three looks during the timed epoch.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -29,6 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the package beside this program
 
 RATE = 16000
 FRAMES = 4000
@@ -65,7 +68,7 @@ def make_corpus(folder: Path, count: int) -> None:
     from wenet_osum.dataset.lists import read_raw_list
     from wenet_osum.dataset.shards import write_shards
 
-    (folder / "wav").mkdir()
+    (folder / "wav").mkdir(parents=True)
     with open(folder / "data.list", "w", encoding="utf-8") as f:
         for i in range(count):
             rng = np.random.default_rng(i)
@@ -163,8 +166,9 @@ def megabytes() -> float:
     """Proportional set size of this process and its children."""
     total = 0
     for pid in ("self", *workers_of()):
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        with contextlib.suppress(OSError):  # one that has just ended
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return total / 1024
 
 
@@ -173,8 +177,9 @@ def cpu_seconds() -> float:
     ticks = os.sysconf("SC_CLK_TCK")
     total = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     for pid in workers_of():
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += (int(fields[11]) + int(fields[12])) / ticks
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += (int(fields[11]) + int(fields[12])) / ticks
     return total
 
 
@@ -242,6 +247,7 @@ def main() -> None:
     parser.add_argument("--wenet", type=Path, required=True, help="a checkout of WeNet")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--utterances", type=int, default=2000)
+    parser.add_argument("--corpus", type=Path, help="a folder to make the corpus in, or to take it from")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     parser.add_argument("--data_types", nargs="+", default=["raw", "shard"], choices=["raw", "shard"])
     for name, kind in (
@@ -259,13 +265,14 @@ def main() -> None:
     names = ("utt/s", "x", "first batch, s", "stored", "CPU ms/utt", "memory, MB")
     print("| list | workers | side |", " | ".join(names), "|\n|---|---|---|", "---|" * len(names), sep="")
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        make_corpus(folder, args.utterances)
+        folder = args.corpus or Path(temporary)
+        if not (folder / "units.txt").exists():
+            make_corpus(folder, args.utterances)
         for data_type in args.data_types:
             for workers in args.workers:
                 got: dict[str, list[dict[str, float]]] = {side: [] for side in (*SIDES, "stored")}
                 for pair in range(args.pairs):
-                    store = folder / f"index.{data_type}.{workers}.{pair}"
+                    store = Path(temporary) / f"index.{data_type}.{workers}.{pair}"
                     for side in SIDES if pair % 2 == 0 else SIDES[::-1]:
                         got[side].append(run(args, side, folder, data_type, workers, store))
                     got["stored"].append(run(args, "ours", folder, data_type, workers, store))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from transformers.audio_utils import mel_filter_bank
 
 from wenet_osum.dataset.augment_feats import spec_aug, spec_sub, spec_trim
 from wenet_osum.dataset.augment_wave import speed_perturb
-from wenet_osum.dataset.features import log_mel_spectrogram
+from wenet_osum.dataset.features import log_mel_spectrogram, mel_filters
 
 
 def slaney_mel(hertz: np.ndarray) -> np.ndarray:
@@ -48,6 +49,13 @@ def test_log_mel_is_whispers(samples: int, bins: int):
     feats = log_mel_spectrogram(wave.astype(np.float32), num_mel_bins=bins)
     assert feats.shape == (samples // 160, bins) and feats.dtype == torch.float32
     np.testing.assert_allclose(feats.numpy(), reference(wave.astype(np.float32), bins), atol=1e-4)
+
+
+@pytest.mark.parametrize("bins", [40, 80, 128])
+@pytest.mark.parametrize(("rate", "n_fft"), [(16000, 400), (8000, 256), (44100, 1024)])
+def test_mel_filters_are_those_of_transformers(rate: int, n_fft: int, bins: int):
+    theirs = mel_filter_bank(n_fft // 2 + 1, bins, 0.0, rate / 2, rate, norm="slaney", mel_scale="slaney")
+    np.testing.assert_allclose(mel_filters(rate, n_fft, bins).numpy(), theirs, atol=1e-8)
 
 
 def test_floor_is_the_utterances_own():

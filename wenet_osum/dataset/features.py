@@ -19,13 +19,20 @@ _BLOCK = 512  # frames whose spectra stay in the processor's cache
 
 @functools.cache
 def mel_filters(sample_rate: int, n_fft: int, bins: int) -> Tensor:
-    """(n_fft // 2 + 1, bins). Cached: WeNet builds it anew for every utterance, a third of its feature time."""
-    from transformers.audio_utils import mel_filter_bank
+    """(n_fft // 2 + 1, bins) triangles, each of area 1 in hertz, evenly apart on Slaney's scale: linear up to 1 kHz,
+    15 mels of 200 / 3 Hz, above it 27 mels to a factor of 6.4 (Auditory Toolbox; librosa's default).
 
-    filters = mel_filter_bank(
-        n_fft // 2 + 1, bins, 0.0, sample_rate / 2, sample_rate, norm="slaney", mel_scale="slaney"
-    )
-    return torch.from_numpy(filters.astype(np.float32))
+    Cached: WeNet builds it anew for every utterance, a third of its feature time. As ``mel_filter_bank`` of
+    transformers, whose import would take longer than reading the first batch.
+    """
+    step = np.log(6.4) / 27
+    top = 15 + np.log(sample_rate / 2 / 1000) / step
+    mels = np.linspace(0, top, bins + 2)
+    corners = np.where(mels < 15, mels * 200 / 3, 1000 * np.exp((mels - 15) * step))
+    low, mid, high = corners[:-2], corners[1:-1], corners[2:]
+    hertz = np.arange(n_fft // 2 + 1)[:, None] * (sample_rate / n_fft)
+    triangles = np.minimum((hertz - low) / (mid - low), (high - hertz) / (high - mid))
+    return torch.from_numpy((np.maximum(triangles, 0) * 2 / (high - low)).astype(np.float32))
 
 
 @functools.cache
