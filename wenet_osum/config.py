@@ -112,6 +112,11 @@ DEFAULTS: dict[str, Any] = {
         "loss_ratio": 10.0,  # a step whose loss is so many times the running mean is not taken; 0: not asked
         "max_bad_steps": 10,  # training stops at so many among the last 1,000
     },
+    "cv_decode_conf": {  # validation also decodes and scores (train/evaluate.py)
+        "utterances": 0,  # of the dev list for each task, always the same ones; 0: none
+        "tasks": [],  # names; none: all that the dev list has answers for
+        "batch_size": 16,
+    },
     "optim": "adamw",
     "optim_conf": {
         "lr": 5e-5,  # or a list: one rate for each of modules, one for the rest
@@ -320,6 +325,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "optim_conf.weight_decay": (0, 10),
     "scheduler_conf.warmup_steps": (0, float("inf")),
     "scheduler_conf.hold_steps": (0, float("inf")),
+    "cv_decode_conf.utterances": (0, float("inf")),
+    "cv_decode_conf.batch_size": (1, float("inf")),
     "dataset_conf.singal_channel_conf.channel": (0, float("inf")),
     "dataset_conf.resample_conf.resample_rate": (8000, 192000),
     "dataset_conf.log_mel_spectrogram_conf.n_fft": (16, 16384),

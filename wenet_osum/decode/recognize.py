@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from wenet_osum.dataset.batch import Batch
 from wenet_osum.dataset.loader import Loader
 from wenet_osum.fileio import atomic_write
 from wenet_osum.tasks import Task
@@ -43,18 +44,27 @@ def recognize(
         if not batch["keys"]:
             continue
         with autocast or contextlib.nullcontext():
-            results = model.decode(
-                modes,
-                batch["feats"].to(device),
-                batch["feats_lengths"].to(device),
-                **how,
-                infos={"tasks": batch["tasks"], "langs": batch["langs"], "prompt": batch["prompt"]},
-            )
-        for mode in modes:
-            for key, result in zip(batch["keys"], results[mode]):
-                answers[mode][key] = tokenizer.decode(result.tokens)
+            for mode, texts in answer_batch(model, batch, tokenizer, modes, device, **how).items():
+                answers[mode].update(texts)
     bar.close()
     return answers, skipped
+
+
+def answer_batch(
+    model: Any, batch: Batch, tokenizer: Any, modes: list[str], device: torch.device, **how: Any
+) -> Answers:
+    """Decode a padded batch with one utterance or more; ``how`` as in ``recognize``."""
+    results = model.decode(
+        modes,
+        batch["feats"].to(device),
+        batch["feats_lengths"].to(device),
+        **how,
+        infos={"tasks": batch["tasks"], "langs": batch["langs"], "prompt": batch["prompt"]},
+    )
+    return {
+        mode: {key: tokenizer.decode(result.tokens) for key, result in zip(batch["keys"], results[mode])}
+        for mode in modes
+    }
 
 
 def write_answers(answers: Answers, keys: list[str], task: Task, result_dir: Path) -> None:

@@ -109,7 +109,7 @@ def fake_batch(shape: Shape, configs: dict[str, Any], prompt: int) -> Batch:
 
 
 def run_shapes(trial: Trial, shapes: list[Shape]) -> Outcome:
-    """Train a step on a batch of each shape, in this process."""
+    """Train on a batch of each shape, in this process."""
     engine = Engine(trial.device, trial.dtype)
     memory = Memory(engine.device, trial.memory, trial.headroom)
     configs = trial.configs
@@ -125,7 +125,8 @@ def run_shapes(trial: Trial, shapes: list[Shape]) -> Outcome:
         engine.model.train()
         # The first, small step makes the optimizer's state, which every later one has beside its batch.
         small = Shape(1, min(s.frames for s in shapes), 1)
-        for shape in (small, *shapes):
+        # Two rounds: the second finds the gaps that the first left between its tensors, as training does.
+        for shape in (small, *shapes, *shapes):
             for _ in range(
                 min(2, configs["accum_grad"])
             ):  # the second batch runs beside the first's gradients
@@ -228,7 +229,8 @@ def start_method() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "wenet_osum.bin.common", "peft", "transformers.models.qwen2"])
+    # The loop as well: what training has beside a model (TensorBoard, the data engine) takes its room too.
+    context.set_forkserver_preload([__name__, "wenet_osum.train.loop", "peft", "transformers.models.qwen2"])
     return context
 
 
