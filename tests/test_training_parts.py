@@ -202,7 +202,8 @@ def test_a_run_logs_what_it_does(tmp_path: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     data = write_corpus(tmp_path / "data", 6)
-    assert run_train(tmp_path, run_config(tmp_path, stage2_config()), data, "m") == 0
+    config = run_config(tmp_path, stage2_config(), cv_decode_conf={"utterances": 2})
+    assert run_train(tmp_path, config, data, "m") == 0
     events = EventAccumulator(str(tmp_path / "tensorboard" / "m"))
     events.Reload()
     names = set(events.Tags()["scalars"])
@@ -211,6 +212,8 @@ def test_a_run_logs_what_it_does(tmp_path: Path):
     assert names >= {f"train/{n}" for n in (*train_names, *rates)} | {"epoch/loss", "epoch/acc"}
     tasks = {"loss/asr", "loss/ser", "loss/sttc"}
     assert tasks & {n.removeprefix("train/") for n in names} and {"epoch/loss/asr"} <= names
+    assert {"epoch/ser/accuracy", "epoch/sttc/exact"} <= names
+    assert any(n.startswith("epoch/asr/") for n in names)
     lines = [json.loads(line) for line in (tmp_path / "m" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 2] and lines[-1]["dev"]["loss"] > 0
     first = events.Scalars("train/train_loss")[0].value

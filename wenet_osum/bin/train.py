@@ -204,11 +204,24 @@ def main(argv: list[str] | None = None) -> int:
     if engine.rank == 0:
         save_config(configs, model_dir / "train.yaml")
 
+    from wenet_osum.train.evaluate import DevScorer
     from wenet_osum.train.loop import Trainer
 
-    log_dir = Path(args.tensorboard_dir) / model_dir.name
+    log_dir, scorer = Path(args.tensorboard_dir) / model_dir.name, None
+    if configs["cv_decode_conf"]["utterances"]:
+        scorer = DevScorer(loaders["dev"].dataset, tokenizer, table, configs, engine)
     trainer = Trainer(
-        model, configs, loaders["train"], loaders["dev"], engine, model_dir, log_dir, epoch, step, resume
+        model,
+        configs,
+        loaders["train"],
+        loaders["dev"],
+        engine,
+        model_dir,
+        log_dir,
+        epoch,
+        step,
+        resume,
+        scorer,
     )
     last = trainer.run()
     if last is None:
