@@ -240,7 +240,7 @@ def test_budgets_count_the_answer_of_the_task_asked():
     for task in ("asr", "sttc"):
         batches = plan_epoch(index, conf, {task: 1.0})
         sizes[task] = max(map(len, batches))
-        assert set(index.tokens_for(np.arange(9), [task] * 9)) == {5 if task == "asr" else 15}
+        assert {i.task for batch in batches for i in batch} == {task}
     assert sizes == {"asr": 10, "sttc": 3}
 
 

@@ -88,7 +88,7 @@ def plan_epoch(
     slots = draw_slots(index.tasks, rows, task_weights, seed, epoch)
     # What an epoch takes again is put elsewhere in it.
     block = index.block[rows] + copies * (int(index.block.max(initial=0)) + 1)
-    frames, tokens = index.frames[rows], index.answers[index.starts[rows] + slots]
+    frames, tokens = index.frames[rows], index.tokens_for(rows, slots)
     order, bounds = plan_batches(frames, tokens, conf, seed, epoch, group, shuffle, block)
     narrow = rows[order].astype(np.int32), slots[order].astype(np.int16), copies[order].astype(np.int32)
     return Plan(index.tasks, epoch, *narrow, bounds)
