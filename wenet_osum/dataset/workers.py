@@ -14,23 +14,19 @@ import signal
 import traceback
 from collections.abc import Iterator
 from itertools import cycle
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.multiprocessing import get_context
 
 from wenet_osum.dataset.batch import Batch
+from wenet_osum.dataset.channel import channel
 from wenet_osum.dataset.plan import Item
 from wenet_osum.errors import OsumError
-
-_ALIGN = 64  # bytes
-_WHY = {
-    "SIGKILL": "if memory ran out (dmesg tells), give fewer --num_workers or a smaller --prefetch",
-    "SIGBUS": "if /dev/shm is full (docker: --shm-size), make it larger or give a smaller --prefetch",
-}
 
 
 class Failure(NamedTuple):
@@ -50,7 +46,7 @@ class Workers:
     def __init__(self, dataset: Any, count: int, prefetch: int, timeout: float):
         self.dataset, self.count, self.prefetch, self.timeout = dataset, count, prefetch, timeout
         self.processes: list[Any] = []
-        self.pipes: list[Connection] = []
+        self.pipes: list[Any] = []
         context = get_context()
         self.turn = context.RawValue("q", 0)  # of epochs begun; what was asked in an earlier one is not read
         self.reading = context.RawArray("q", [-1] * count)  # the row that each is at
@@ -58,7 +54,7 @@ class Workers:
     def start(self) -> None:
         context = get_context()
         for i in range(self.count):
-            ours, theirs = context.Pipe()
+            ours, theirs = channel()
             process = context.Process(
                 target=work,
                 args=(theirs, self.dataset, self.turn, self.reading, i),
@@ -116,14 +112,16 @@ class Workers:
             except (EOFError, OSError):
                 process.join(1)
                 how = ending(process.exitcode)
-                mend = _WHY.get(how.rpartition(" ")[2], "see what it wrote before this line")
+                mend = "see what it wrote before this line"
+                if how.endswith("SIGKILL"):
+                    mend = "if memory ran out (dmesg tells), give fewer --num_workers or a smaller --prefetch"
                 raise self.ended(worker, f"{how}, {self.place(worker)}", mend) from None
             if asked_in != turn:
                 continue
             if isinstance(content, Failure):
                 ours = isinstance(content.error, OsumError)
                 raise content.error from (None if ours else RuntimeError(content.where))
-            return unpack(content)
+            return {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in content.items()}
 
     def ended(self, worker: int, what: str, mend: str) -> OsumError:
         """The error for a worker that will not answer; all are stopped, and the next ``run`` starts others."""
@@ -145,7 +143,7 @@ def ending(code: int | None) -> str:
     return f"was killed by {signal.Signals(-code).name}"
 
 
-def stop(processes: list[Any], pipes: list[Connection]) -> None:
+def stop(processes: list[Any], pipes: list[Any]) -> None:
     for process in processes:
         process.kill()
     for process in processes:
@@ -156,7 +154,7 @@ def stop(processes: list[Any], pipes: list[Connection]) -> None:
     pipes.clear()
 
 
-def work(pipe: Connection, dataset: Any, turn: Any, reading: Any, number: int) -> None:
+def work(pipe: Any, dataset: Any, turn: Any, reading: Any, number: int) -> None:
     """A data worker's life: batches as asked for, until the pipe or the parent ends."""
     # What ends a job often signals all its processes. The trainer may need batches to end well, and stops us then.
     # Functions, not SIG_IGN, which a command in a list's pipe would inherit.
@@ -166,7 +164,7 @@ def work(pipe: Connection, dataset: Any, turn: Any, reading: Any, number: int) -
     parent = os.getppid()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            while not pipe.poll(2):  # its end alone would not tell: forked siblings hold it open
+            while not wait([pipe], 2):  # its end alone would not tell: forked siblings hold it open
                 if os.getppid() != parent:
                     return
             asked_in, items = pipe.recv()
@@ -177,13 +175,14 @@ def work(pipe: Connection, dataset: Any, turn: Any, reading: Any, number: int) -
 
 
 def answer(dataset: Any, items: list[Item], reading: Any, number: int) -> Any:
-    """A packed batch, or a ``Failure``."""
+    """A batch with arrays in place of tensors, or a ``Failure``."""
 
     def at(row: int) -> None:
         reading[number] = row
 
     try:
-        return pack(dataset.batch(items, at))
+        batch = dataset.batch(items, at)
+        return {k: v.numpy() if isinstance(v, Tensor) else v for k, v in batch.items()}
     except Exception as e:
         where = f"in data worker {number}:\n{traceback.format_exc()}"
         try:
@@ -193,30 +192,3 @@ def answer(dataset: Any, items: list[Item], reading: Any, number: int) -> Any:
         return Failure(e, where)
     finally:
         at(-1)
-
-
-def pack(batch: Batch) -> tuple[Tensor, list[int]]:
-    """A batch in one block of bytes, so that one piece of shared memory crosses to the other process, and the
-    lengths of its parts."""
-    parts: list[Any] = [b""]
-    arrays = {k: v.numpy() if isinstance(v, Tensor) else v for k, v in batch.items()}
-    parts[0] = pickle.dumps(arrays, protocol=5, buffer_callback=lambda b: parts.append(b.raw()))
-    lengths = [len(part) for part in parts]
-    block = torch.empty(sum(-(-n // _ALIGN) * _ALIGN for n in lengths), dtype=torch.uint8)
-    view = block.numpy().data
-    at = 0
-    for part, n in zip(parts, lengths):
-        view[at : at + n] = part
-        at += -(-n // _ALIGN) * _ALIGN
-    return block, lengths
-
-
-def unpack(packed: tuple[Tensor, list[int]]) -> Batch:
-    """The batch that ``pack`` packed; its tensors lie in the block."""
-    block, lengths = packed
-    view, parts, at = block.numpy().data, [], 0
-    for n in lengths:
-        parts.append(view[at : at + n])
-        at += -(-n // _ALIGN) * _ALIGN
-    batch = pickle.loads(parts[0], buffers=parts[1:])
-    return {k: torch.from_numpy(v) if hasattr(v, "__array__") else v for k, v in batch.items()}
