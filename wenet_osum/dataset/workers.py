@@ -57,7 +57,7 @@ class Workers:
             ours, theirs = channel()
             process = context.Process(
                 target=work,
-                args=(theirs, self.dataset, self.turn, self.reading, i),
+                args=(theirs, self.dataset, self.turn, self.reading, i, os.getpid()),
                 daemon=True,
                 name=f"data worker {i}",
             )
@@ -78,36 +78,37 @@ class Workers:
             self.start()
         self.turn.value += 1
         turn = self.turn.value
-        asked: list[int] = []
-        workers = cycle(range(self.count))
-        for worker in [w for _ in range(self.prefetch) for w in range(self.count)]:
-            self.ask(worker, jobs, asked)
-        for worker in workers:
-            if not asked:
+        waiting = sum(self.ask(w, jobs) for _ in range(self.prefetch) for w in range(self.count))
+        for worker in cycle(range(self.count)):
+            if not waiting:
                 return
-            asked.remove(worker)
             batch = self.answer(worker, turn)
-            self.ask(worker, jobs, asked)
+            waiting += self.ask(worker, jobs) - 1
             yield batch
             if self.turn.value != turn:
                 return
 
-    def ask(self, worker: int, jobs: Iterator[list[Item]], asked: list[int]) -> None:
+    def ask(self, worker: int, jobs: Iterator[list[Item]]) -> int:
+        """Give a worker the next job; how many it was, 1 or 0."""
         items = next(jobs, None)
-        if items is not None:
-            with contextlib.suppress(OSError):  # a dead worker is told when its answer is waited for
-                self.pipes[worker].send((self.turn.value, items))
-            asked.append(worker)
+        if items is None:
+            return 0
+        with contextlib.suppress(OSError):  # a dead worker is told when its answer is waited for
+            self.pipes[worker].send((self.turn.value, items))
+        return 1
 
     def answer(self, worker: int, turn: int) -> Batch:
         """What a worker answers to the oldest question of this turn."""
         pipe, process = self.pipes[worker], self.processes[worker]
         while True:
-            if not wait([pipe, process.sentinel], self.timeout):
+            ready = wait([pipe, process.sentinel], self.timeout)
+            if not ready:
                 what = f"no batch for {self.timeout:g} s, {self.place(worker)}"
                 mend = "see what it waits for there (disk, network share, pipe), or allow it more time"
                 raise self.ended(worker, what, mend)
             try:
+                if pipe not in ready:
+                    raise EOFError
                 asked_in, content = pipe.recv()
             except (EOFError, OSError):
                 process.join(1)
@@ -154,14 +155,13 @@ def stop(processes: list[Any], pipes: list[Any]) -> None:
     pipes.clear()
 
 
-def work(pipe: Any, dataset: Any, turn: Any, reading: Any, number: int) -> None:
+def work(pipe: Any, dataset: Any, turn: Any, reading: Any, number: int, parent: int) -> None:
     """A data worker's life: batches as asked for, until the pipe or the parent ends."""
     # What ends a job often signals all its processes. The trainer may need batches to end well, and stops us then.
     # Functions, not SIG_IGN, which a command in a list's pipe would inherit.
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: None)
     torch.set_num_threads(1)  # workers times threads beyond the cores halve the speed
-    parent = os.getppid()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             while not wait([pipe], 2):  # its end alone would not tell: forked siblings hold it open
@@ -186,7 +186,7 @@ def answer(dataset: Any, items: list[Item], reading: Any, number: int) -> Any:
     except Exception as e:
         where = f"in data worker {number}:\n{traceback.format_exc()}"
         try:
-            pickle.dumps(e)
+            pickle.loads(pickle.dumps(e))
         except Exception:  # it cannot travel
             e = RuntimeError(repr(e))
         return Failure(e, where)
