@@ -14,23 +14,19 @@ import signal
 import traceback
 from collections.abc import Iterator
 from itertools import cycle
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.multiprocessing import get_context
 
 from wenet_osum.dataset.batch import Batch
+from wenet_osum.dataset.channel import channel
 from wenet_osum.dataset.plan import Item
 from wenet_osum.errors import OsumError
-
-_ALIGN = 64  # bytes
-_WHY = {
-    "SIGKILL": "if memory ran out (dmesg tells), give fewer --num_workers or a smaller --prefetch",
-    "SIGBUS": "if /dev/shm is full (docker: --shm-size), make it larger or give a smaller --prefetch",
-}
 
 
 class Failure(NamedTuple):
@@ -50,7 +46,7 @@ class Workers:
     def __init__(self, dataset: Any, count: int, prefetch: int, timeout: float):
         self.dataset, self.count, self.prefetch, self.timeout = dataset, count, prefetch, timeout
         self.processes: list[Any] = []
-        self.pipes: list[Connection] = []
+        self.pipes: list[Any] = []
         context = get_context()
         self.turn = context.RawValue("q", 0)  # of epochs begun; what was asked in an earlier one is not read
         self.reading = context.RawArray("q", [-1] * count)  # the row that each is at
@@ -58,10 +54,10 @@ class Workers:
     def start(self) -> None:
         context = get_context()
         for i in range(self.count):
-            ours, theirs = context.Pipe()
+            ours, theirs = channel()
             process = context.Process(
                 target=work,
-                args=(theirs, self.dataset, self.turn, self.reading, i),
+                args=(theirs, self.dataset, self.turn, self.reading, i, os.getpid()),
                 daemon=True,
                 name=f"data worker {i}",
             )
@@ -82,48 +78,51 @@ class Workers:
             self.start()
         self.turn.value += 1
         turn = self.turn.value
-        asked: list[int] = []
-        workers = cycle(range(self.count))
-        for worker in [w for _ in range(self.prefetch) for w in range(self.count)]:
-            self.ask(worker, jobs, asked)
-        for worker in workers:
-            if not asked:
+        waiting = sum(self.ask(w, jobs) for _ in range(self.prefetch) for w in range(self.count))
+        for worker in cycle(range(self.count)):
+            if not waiting:
                 return
-            asked.remove(worker)
             batch = self.answer(worker, turn)
-            self.ask(worker, jobs, asked)
+            waiting += self.ask(worker, jobs) - 1
             yield batch
             if self.turn.value != turn:
                 return
 
-    def ask(self, worker: int, jobs: Iterator[list[Item]], asked: list[int]) -> None:
+    def ask(self, worker: int, jobs: Iterator[list[Item]]) -> int:
+        """Give a worker the next job; how many it was, 1 or 0."""
         items = next(jobs, None)
-        if items is not None:
-            with contextlib.suppress(OSError):  # a dead worker is told when its answer is waited for
-                self.pipes[worker].send((self.turn.value, items))
-            asked.append(worker)
+        if items is None:
+            return 0
+        with contextlib.suppress(OSError):  # a dead worker is told when its answer is waited for
+            self.pipes[worker].send((self.turn.value, items))
+        return 1
 
     def answer(self, worker: int, turn: int) -> Batch:
         """What a worker answers to the oldest question of this turn."""
         pipe, process = self.pipes[worker], self.processes[worker]
         while True:
-            if not wait([pipe, process.sentinel], self.timeout):
+            ready = wait([pipe, process.sentinel], self.timeout)
+            if not ready:
                 what = f"no batch for {self.timeout:g} s, {self.place(worker)}"
                 mend = "see what it waits for there (disk, network share, pipe), or allow it more time"
                 raise self.ended(worker, what, mend)
             try:
+                if pipe not in ready:
+                    raise EOFError
                 asked_in, content = pipe.recv()
             except (EOFError, OSError):
                 process.join(1)
                 how = ending(process.exitcode)
-                mend = _WHY.get(how.rpartition(" ")[2], "see what it wrote before this line")
+                mend = "see what it wrote before this line"
+                if how.endswith("SIGKILL"):
+                    mend = "if memory ran out (dmesg tells), give fewer --num_workers or a smaller --prefetch"
                 raise self.ended(worker, f"{how}, {self.place(worker)}", mend) from None
             if asked_in != turn:
                 continue
             if isinstance(content, Failure):
                 ours = isinstance(content.error, OsumError)
                 raise content.error from (None if ours else RuntimeError(content.where))
-            return unpack(content)
+            return {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in content.items()}
 
     def ended(self, worker: int, what: str, mend: str) -> OsumError:
         """The error for a worker that will not answer; all are stopped, and the next ``run`` starts others."""
@@ -145,7 +144,7 @@ def ending(code: int | None) -> str:
     return f"was killed by {signal.Signals(-code).name}"
 
 
-def stop(processes: list[Any], pipes: list[Connection]) -> None:
+def stop(processes: list[Any], pipes: list[Any]) -> None:
     for process in processes:
         process.kill()
     for process in processes:
@@ -156,17 +155,16 @@ def stop(processes: list[Any], pipes: list[Connection]) -> None:
     pipes.clear()
 
 
-def work(pipe: Connection, dataset: Any, turn: Any, reading: Any, number: int) -> None:
+def work(pipe: Any, dataset: Any, turn: Any, reading: Any, number: int, parent: int) -> None:
     """A data worker's life: batches as asked for, until the pipe or the parent ends."""
     # What ends a job often signals all its processes. The trainer may need batches to end well, and stops us then.
     # Functions, not SIG_IGN, which a command in a list's pipe would inherit.
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: None)
     torch.set_num_threads(1)  # workers times threads beyond the cores halve the speed
-    parent = os.getppid()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            while not pipe.poll(2):  # its end alone would not tell: forked siblings hold it open
+            while not wait([pipe], 2):  # its end alone would not tell: forked siblings hold it open
                 if os.getppid() != parent:
                     return
             asked_in, items = pipe.recv()
@@ -177,46 +175,20 @@ def work(pipe: Connection, dataset: Any, turn: Any, reading: Any, number: int) -
 
 
 def answer(dataset: Any, items: list[Item], reading: Any, number: int) -> Any:
-    """A packed batch, or a ``Failure``."""
+    """A batch with arrays in place of tensors, or a ``Failure``."""
 
     def at(row: int) -> None:
         reading[number] = row
 
     try:
-        return pack(dataset.batch(items, at))
+        batch = dataset.batch(items, at)
+        return {k: v.numpy() if isinstance(v, Tensor) else v for k, v in batch.items()}
     except Exception as e:
         where = f"in data worker {number}:\n{traceback.format_exc()}"
         try:
-            pickle.dumps(e)
+            pickle.loads(pickle.dumps(e))
         except Exception:  # it cannot travel
             e = RuntimeError(repr(e))
         return Failure(e, where)
     finally:
         at(-1)
-
-
-def pack(batch: Batch) -> tuple[Tensor, list[int]]:
-    """A batch in one block of bytes, so that one piece of shared memory crosses to the other process, and the
-    lengths of its parts."""
-    parts: list[Any] = [b""]
-    arrays = {k: v.numpy() if isinstance(v, Tensor) else v for k, v in batch.items()}
-    parts[0] = pickle.dumps(arrays, protocol=5, buffer_callback=lambda b: parts.append(b.raw()))
-    lengths = [len(part) for part in parts]
-    block = torch.empty(sum(-(-n // _ALIGN) * _ALIGN for n in lengths), dtype=torch.uint8)
-    view = block.numpy().data
-    at = 0
-    for part, n in zip(parts, lengths):
-        view[at : at + n] = part
-        at += -(-n // _ALIGN) * _ALIGN
-    return block, lengths
-
-
-def unpack(packed: tuple[Tensor, list[int]]) -> Batch:
-    """The batch that ``pack`` packed; its tensors lie in the block."""
-    block, lengths = packed
-    view, parts, at = block.numpy().data, [], 0
-    for n in lengths:
-        parts.append(view[at : at + n])
-        at += -(-n // _ALIGN) * _ALIGN
-    batch = pickle.loads(parts[0], buffers=parts[1:])
-    return {k: torch.from_numpy(v) if hasattr(v, "__array__") else v for k, v in batch.items()}
