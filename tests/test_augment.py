@@ -37,10 +37,8 @@ def noise_of(seed: int, count: int, level: float = 0.1) -> np.ndarray:
     return (level * np.random.default_rng(seed).standard_normal(count)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def lists(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def write_sounds(folder: Path) -> dict[str, str]:
     """``add_noise``: two noises, shorter and longer than the corpus's utterances; ``add_reverb``: two rooms."""
-    folder = tmp_path_factory.mktemp("lists")
     for i, seconds in enumerate((0.2, 3.0)):
         soundfile.write(folder / f"noise{i}.wav", noise_of(i, round(seconds * RATE)), RATE)
         decay = np.exp(-np.arange(2000) / 300) * noise_of(9 + i, 2000, 0.3)
@@ -49,6 +47,11 @@ def lists(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for name in ("noise", "room"):
         (folder / f"{name}.scp").write_text("".join(f"{i} {folder}/{name}{i}.wav\n" for i in range(2)))
     return {"add_noise": str(folder / "noise.scp"), "add_reverb": str(folder / "room.scp")}
+
+
+@pytest.fixture(scope="module")
+def lists(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return write_sounds(tmp_path_factory.mktemp("lists"))
 
 
 def conf_of(lists: dict[str, str], on: tuple[str, ...], **changes: Any) -> dict[str, Any]:
