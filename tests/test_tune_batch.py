@@ -16,6 +16,7 @@ from helpers import LLM, build, command, one_error_line, run_config, stage1_conf
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from wenet_osum import cli
 from wenet_osum.bin import tune_batch
 from wenet_osum.bin.common import build_model, prepare_configs
 from wenet_osum.bin.tune_batch import Tuner
@@ -320,6 +321,16 @@ def test_bad_input_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for flags in (["--memory", "0"], ["--headroom", "1.5"], ["--headroom", "x"], ["--device", "mps"]):
         assert command(tune_batch.main, config, *flags) == 2
     assert "--headroom" in capsys.readouterr().err
+
+
+def test_the_command_has_a_hyphen_or_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for name in ("tune-batch", "tune_batch"):
+        monkeypatch.setattr("sys.argv", ["osum", name, "--help"])
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert "usage: osum tune-batch" in capsys.readouterr().out
 
 
 def test_the_copy_keeps_what_the_config_had(tmp_path: Path):
