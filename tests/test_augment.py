@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from wenet_osum.dataset.shards import write_shards
 from wenet_osum.errors import BadUtterance, OsumError
 from wenet_osum.tasks import load_tasks
 from wenet_osum.text import CharTokenizer
+from wenet_osum.wenet.loader import TaskSteps
 
 TABLE = load_tasks()
 ALL = ("speed_perturb", "add_reverb", "add_noise", "volume_perturb", "spec_aug", "spec_sub", "spec_trim")
@@ -37,10 +39,8 @@ def noise_of(seed: int, count: int, level: float = 0.1) -> np.ndarray:
     return (level * np.random.default_rng(seed).standard_normal(count)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def lists(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def write_sounds(folder: Path) -> dict[str, str]:
     """``add_noise``: two noises, shorter and longer than the corpus's utterances; ``add_reverb``: two rooms."""
-    folder = tmp_path_factory.mktemp("lists")
     for i, seconds in enumerate((0.2, 3.0)):
         soundfile.write(folder / f"noise{i}.wav", noise_of(i, round(seconds * RATE)), RATE)
         decay = np.exp(-np.arange(2000) / 300) * noise_of(9 + i, 2000, 0.3)
@@ -49,6 +49,11 @@ def lists(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for name in ("noise", "room"):
         (folder / f"{name}.scp").write_text("".join(f"{i} {folder}/{name}{i}.wav\n" for i in range(2)))
     return {"add_noise": str(folder / "noise.scp"), "add_reverb": str(folder / "room.scp")}
+
+
+@pytest.fixture(scope="module")
+def lists(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return write_sounds(tmp_path_factory.mktemp("lists"))
 
 
 def conf_of(lists: dict[str, str], on: tuple[str, ...], **changes: Any) -> dict[str, Any]:
@@ -340,3 +345,12 @@ def test_bad_input_in_the_config_names_its_key(section: dict[str, Any]):
     with pytest.raises(OsumError) as e:
         check_config({"dataset_conf": section}, "run.yaml")
     assert f"run.yaml: dataset_conf.{key}" in e.value.where
+
+
+@pytest.mark.parametrize("name", ["add_reverb", "add_noise", "volume_perturb"])
+def test_bad_input_wenets_own_loader_has_no_such_step(lists: dict[str, str], name: str):
+    stock = SimpleNamespace(filter=None, padding=None)
+    run = SimpleNamespace(table=TABLE, conf=conf_of(lists, (name,)), room=None)
+    TaskSteps(stock, cast(Any, run), "dev", "asr")
+    with pytest.raises(OsumError, match=rf"dataset_conf\.{name}: .*; set dataset: osum"):
+        TaskSteps(stock, cast(Any, run), "train", "asr")

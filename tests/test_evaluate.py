@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from helpers import command, run_config, stage1_config, stage2_config, write_corpus, write_list
+from test_augment import ALL, write_sounds
 from test_engines import run_ranks
+from test_train_decode import train_args
 
-from wenet_osum.bin import recognize
+from wenet_osum.bin import recognize, train
 from wenet_osum.bin.common import build_model, load_table, prepare_configs
 from wenet_osum.checkpoint.weights import save_checkpoint
 from wenet_osum.config import load_config, save_config
@@ -134,6 +137,22 @@ def test_any_number_of_ranks_finds_the_same(tmp_path: Path):
     expected = scorer(model_of(tmp_path / "run0"))
     for found in run_ranks(tmp_path, two_ranks):
         assert found == {"scores": expected, "batches": 6}
+
+
+@pytest.mark.integration
+def test_training_keeps_the_scores_with_each_checkpoint(tmp_path: Path):
+    """With every augmentation on beside it, by flags alone."""
+    data = write_corpus(tmp_path / "data", 6)
+    flags = ["cv_decode_conf.utterances=2", *(f"dataset_conf.{name}=true" for name in ALL)]
+    flags += [f"dataset_conf.{name}_conf.list={path}" for name, path in write_sounds(tmp_path).items()]
+    more = [item for flag in flags for item in ("--override_config", flag)]
+    assert (
+        command(train.main, *train_args(tmp_path, run_config(tmp_path, stage2_config()), data, "m", *more))
+        == 0
+    )
+    facts = yaml.safe_load((tmp_path / "m" / "epoch_0.yaml").read_text(encoding="utf-8"))
+    assert {"loss", "ser/accuracy", "ser/transcript_mer", "sttc/exact"} <= set(facts["loss_dict"])
+    assert facts["dataset_conf"]["volume_perturb"] is True
 
 
 def test_an_utterance_that_cannot_be_read_is_an_error_and_no_crash(tmp_path: Path):

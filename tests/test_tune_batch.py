@@ -16,6 +16,7 @@ from helpers import LLM, build, command, one_error_line, run_config, stage1_conf
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from wenet_osum import cli
 from wenet_osum.bin import tune_batch
 from wenet_osum.bin.common import build_model, prepare_configs
 from wenet_osum.bin.tune_batch import Tuner
@@ -25,7 +26,15 @@ from wenet_osum.dataset.filter import check_answer
 from wenet_osum.dataset.plan import cut_dynamic
 from wenet_osum.errors import BadUtterance, OsumError
 from wenet_osum.text import init_tokenizer
-from wenet_osum.train.trial import Outcome, Trial, fake_batch, random_model, run_shapes, run_trial
+from wenet_osum.train.trial import (
+    Outcome,
+    Trial,
+    fake_batch,
+    free_memory,
+    random_model,
+    run_shapes,
+    run_trial,
+)
 from wenet_osum.train.tune import (
     Room,
     Shape,
@@ -191,8 +200,34 @@ def test_budgets_fit_and_keep_their_ratio(batch_type: str):
 def test_bad_input_one_utterance_that_does_not_fit(caplog: pytest.LogCaptureFixture):
     for batch_type in ("static", "dynamic"):
         conf = dataset_conf(filter_conf=LIMITS, batch_conf={"batch_type": batch_type})
-        with pytest.raises(OsumError, match=r"1 x 10\.00 s, 100 does not fit.*gradient_checkpointing"):
+        with pytest.raises(OsumError, match=r"not even 1 x 10\.00 s, 100 tokens .*gradient_checkpointing"):
             tuner(conf, 2000).sizes()
+
+
+def write_system(root: Path, files: dict[str, str]) -> tuple[Path, Path]:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    return root / "proc", root / "cgroup"
+
+
+def test_free_memory_is_the_machines_or_the_containers(tmp_path: Path):
+    meminfo = {"proc/meminfo": "MemTotal:  16000 kB\nMemAvailable:  9000 kB\n"}
+    v1 = {
+        "limit_in_bytes": "4096000",
+        "usage_in_bytes": "3000000",
+        "stat": "cache 5\ntotal_inactive_file 500000",
+    }
+    v2 = {"max": "7000000", "current": "6000000", "stat": "anon 5\ninactive_file 2000000\n"}
+    assert free_memory(*write_system(tmp_path / "a", meminfo)) == 9216000
+    one = {f"cgroup/memory/memory.{n}": text for n, text in v1.items()}
+    assert free_memory(*write_system(tmp_path / "b", {**meminfo, **one})) == 1596000
+    two = {f"cgroup/memory.{n}": text for n, text in v2.items()}
+    assert free_memory(*write_system(tmp_path / "c", {**meminfo, **two})) == 3000000
+    unlimited = {**meminfo, **two, "cgroup/memory.max": "max\n"}
+    assert free_memory(*write_system(tmp_path / "d", unlimited)) == 9216000
+    with pytest.raises(OsumError, match="give it in GB"):
+        free_memory(tmp_path, tmp_path)
 
 
 # Trials
@@ -320,6 +355,16 @@ def test_bad_input_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for flags in (["--memory", "0"], ["--headroom", "1.5"], ["--headroom", "x"], ["--device", "mps"]):
         assert command(tune_batch.main, config, *flags) == 2
     assert "--headroom" in capsys.readouterr().err
+
+
+def test_the_command_has_a_hyphen_or_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for name in ("tune-batch", "tune_batch"):
+        monkeypatch.setattr("sys.argv", ["osum", name, "--help"])
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert "usage: osum tune-batch" in capsys.readouterr().out
 
 
 def test_the_copy_keeps_what_the_config_had(tmp_path: Path):

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wenet_osum.bin.common import (
+    at_least,
     build_model,
     leave_room,
     load_table,
@@ -47,7 +48,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--memory", type=positive, help="GB that there are; default: what is free on the device")
     p.add_argument("--headroom", type=positive, default=0.9, help="share of it that training may take")
     p.add_argument("--override_config", action="append", default=[], metavar="KEY=VALUE")
-    p.add_argument("--num_threads", type=int, default=0, help="as in training; 0: torch's choice")
+    p.add_argument("--num_threads", type=at_least(0), default=0, help="as in training; 0: torch's choice")
     p.add_argument("--write", metavar="OUT.yaml", help="write the config with the sizes found here")
     p.add_argument(
         "--force", action="store_true", help="OUT.yaml may be there already, or be the config itself"
@@ -138,13 +139,13 @@ class Tuner:
         _, shapes, outcome = self.rows[-1]
         raise OsumError(
             f"--device {self.trial.device}",
-            f"{words_of_shape(shapes[0])} does not fit in {outcome.limit / GB:.2f} GB ({outcome.why})",
+            f"not even {' and '.join(map(words_of_shape, shapes))} fit in {outcome.limit / GB:.2f} GB",
             "lower filter_conf.max_length or token_max_length, or set gradient_checkpointing",
         )
 
     def table(self) -> Table:
         table = Table(title=f"{self.trial.device}, {self.trial.dtype}")
-        for name in ("tried", "utterances x seconds, tokens each", "peak GB", "limit GB", ""):
+        for name in ("tried", "utterances x seconds, answers", "peak GB", "limit GB", ""):
             table.add_column(name, no_wrap=True, justify="right" if "GB" in name else "left")
         for what, shapes, o in self.rows:
             peak = f"{o.peak / GB:.2f}" if o.peak else ""
@@ -159,7 +160,7 @@ def words_of(outcome: Outcome) -> str:
 
 
 def words_of_shape(shape: Shape) -> str:
-    return f"{shape.rows} x {shape.frames / 100:.2f} s, {shape.tokens}"
+    return f"{shape.rows} x {shape.frames / 100:.2f} s, {shape.tokens} tokens"
 
 
 def write_copy(source: str, target: str, overrides: list[str], sizes: Sizes, force: bool) -> None:

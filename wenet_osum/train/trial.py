@@ -179,17 +179,21 @@ class Memory:
 def resident_peak(process: int | str) -> int:
     """The most bytes that a process had resident; 0 of another one where the system does not tell."""
     # Not getrusage where there is this: its figure goes on from the parent's through exec.
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{process}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+    with contextlib.suppress(OSError, KeyError):
+        return table_of(Path(f"/proc/{process}/status"))["VmHWM"] * 1024
     if process != "self":
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def free_memory() -> int:
+def table_of(path: Path) -> dict[str, int]:
+    """A file of the system's with a name and a number in each line."""
+    lines = (line.replace(":", " ").split() for line in path.read_text().splitlines())
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
+
+
+def free_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes of main memory that this machine, or this container, has free.
 
     Raises:
@@ -197,15 +201,18 @@ def free_memory() -> int:
     """
     free = []
     with contextlib.suppress(OSError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    for most, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+        free.append(table_of(proc / "meminfo")["MemAvailable"] * 1024)
+    # Control groups, version 2 and 1; what they hold of files gives way.
+    for most, used, stat, files in (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        (
+            *("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+            *("memory/memory.stat", "total_inactive_file"),
+        ),
     ):
-        with contextlib.suppress(OSError, ValueError):  # ValueError: "max", no limit
-            root = Path("/sys/fs/cgroup")
-            free.append(int((root / most).read_text()) - int((root / used).read_text()))
+        with contextlib.suppress(OSError, ValueError, KeyError):  # ValueError: "max", no limit
+            limit, taken = (int((cgroup / name).read_text()) for name in (most, used))
+            free.append(limit - taken + table_of(cgroup / stat)[files])
     if not free:
         raise OsumError("--memory", "the free memory of this machine is not known", "give it in GB")
     return max(0, min(free))
