@@ -147,10 +147,6 @@ class ZeroEngine(Engine):
     def rewrap(self) -> None:
         raise OsumError("--train_engine deepspeed", "has no phases", "use torch_ddp or torch_fsdp for phases")
 
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        # Inside its engine it is DeepSpeed's; this one is for ``bare``.
-        return super().autocast()
-
     def accumulate(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         self.model.set_gradient_accumulation_boundary(last)
         return contextlib.nullcontext()
@@ -182,9 +178,9 @@ class ZeroEngine(Engine):
         """Inside it the parameters are whole on every rank; what rank ``writer`` changes is then all ranks'."""
         if self.stage < 3:
             return contextlib.nullcontext()
-        from deepspeed.zero import GatheredParameters
+        import deepspeed
 
-        return GatheredParameters(list(parameters), modifier_rank=writer)
+        return deepspeed.zero.GatheredParameters(list(parameters), modifier_rank=writer)
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[None]:
