@@ -59,7 +59,8 @@ def one_step(engine: Engine, batches: list[dict[str, Any]], skip: bool = False) 
     """What the training loop does in a step over this rank's batches; loss and norm over all ranks."""
     real = [b for b in batches if b["keys"]]
     target, ctc = engine.sum(
-        sum(float(b["target_weights"].sum()) for b in real), sum(int((b["ctc_target"] != -1).sum()) for b in real)
+        sum(float(b["target_weights"].sum()) for b in real),
+        sum(int((b["ctc_target"] != -1).sum()) for b in real),
     )
     normalizers = {"target": target / engine.world_size, "ctc": ctc / engine.world_size}
     engine.model.train()
@@ -93,7 +94,9 @@ def zero_json(folder: Path, stage: int) -> str:
     return str(path)
 
 
-def one_rank(rank: int, size: int, port: int, folder: Path, how: dict[str, Any], job: Callable[..., Any]) -> None:
+def one_rank(
+    rank: int, size: int, port: int, folder: Path, how: dict[str, Any], job: Callable[..., Any]
+) -> None:
     if "stage" in how:
         how = {**how, "deepspeed_config": zero_json(folder, how["stage"])}
         del how["stage"]
@@ -127,7 +130,9 @@ def run_ranks(
 
 
 def check_same(found: dict[str, Any], expected: dict[str, Any], atol: float = 1e-5) -> None:
-    torch.testing.assert_close(torch.tensor(found["facts"]), torch.tensor(expected["facts"]), atol=atol, rtol=atol)
+    torch.testing.assert_close(
+        torch.tensor(found["facts"]), torch.tensor(expected["facts"]), atol=atol, rtol=atol
+    )
     assert found["weights"].keys() == expected["weights"].keys() and len(expected["weights"]) > 50
     for name, tensor in expected["weights"].items():
         torch.testing.assert_close(
@@ -147,8 +152,14 @@ def alone() -> dict[str, Any]:
 
 ENGINES = [
     pytest.param({"name": "torch_ddp"}, id="ddp"),
-    *(pytest.param({"name": "torch_fsdp", "sharding": s}, id=f"fsdp_{s}") for s in ("model", "zero2", "zero3")),
-    *(pytest.param({"name": "deepspeed", "stage": s}, id=f"deepspeed_{s}", marks=needs_deepspeed) for s in (1, 2, 3)),
+    *(
+        pytest.param({"name": "torch_fsdp", "sharding": s}, id=f"fsdp_{s}")
+        for s in ("model", "zero2", "zero3")
+    ),
+    *(
+        pytest.param({"name": "deepspeed", "stage": s}, id=f"deepspeed_{s}", marks=needs_deepspeed)
+        for s in (1, 2, 3)
+    ),
 ]
 
 
@@ -288,7 +299,9 @@ def test_state_goes_on_where_it_was(tmp_path: Path, how: dict[str, Any]):
     unbroken, _ = run_ranks(tmp_path, saving, **how)
     resumed, _ = run_ranks(tmp_path, resuming, **how)
     check_same(resumed, unbroken, 0)
-    with pytest.raises(OsumError, match="the state is another engine's" if "stage" in how else "other weights"):
+    with pytest.raises(
+        OsumError, match="the state is another engine's" if "stage" in how else "other weights"
+    ):
         engine = Engine()
         engine.prepare(tiny(), lambda m: torch.optim.AdamW(m.ctc.parameters()))
         engine.load_state(tmp_path, None)
@@ -390,7 +403,10 @@ def test_our_json_is_taken(name: str):
         ("[]", "zero_optimization.stage: is None"),
         ('{"zero_optimization": {"stage": 0}}', "zero_optimization.stage: is 0"),
         ('{"zero_optimization": {"stage": 1}, "optimizer": {}}', "optimizer: is not DeepSpeed's to say here"),
-        ('{"zero_optimization": {"stage": 1}, "train_batch_size": 8}', "train_batch_size: is not DeepSpeed's"),
+        (
+            '{"zero_optimization": {"stage": 1}, "train_batch_size": 8}',
+            "train_batch_size: is not DeepSpeed's",
+        ),
         ('{"zero_optimization": {"stage": 1}, "gradient_accumulation_steps": 4}', "is 4, the run has 2"),
         ('{"zero_optimization": {"stage": 1}, "gradient_clipping": 1.0}', "is 1.0, the run has 5"),
         ('{"zero_optimization": {"stage": 1}, "fp16": {"enabled": true}}', "fp16: is not for deepspeed here"),

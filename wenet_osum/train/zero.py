@@ -212,7 +212,9 @@ class ZeroEngine(Engine):
 
     def load_weights(self, weights: dict[str, Tensor], where: str) -> None:
         parameters, buffers = self.parameters(), dict(self.bare.named_buffers())
-        shapes = {n: torch.empty(getattr(p, "ds_shape", p.shape), device="meta") for n, p in parameters.items()}
+        shapes = {
+            n: torch.empty(getattr(p, "ds_shape", p.shape), device="meta") for n, p in parameters.items()
+        }
         own = {n: shapes.get(n, t) for n, t in self.bare.state_dict().items()}
         check_state(weights, own, where, llm_elsewhere(self.bare))
         with torch.no_grad():
