@@ -420,6 +420,12 @@ def test_bad_input_json_of_deepspeed(tmp_path: Path, content: str, message: str)
         read_zero_config(str(path), "fp32", {"accum_grad": 2, "grad_clip": 5})
 
 
+def test_bad_input_runs_that_deepspeed_is_not_for(tmp_path: Path):
+    for key, value in (("phases", [{"trainable": ["adapter"]}]), ("ema_decay", 0.9)):
+        with pytest.raises(OsumError, match=f"^{key}: "):
+            read_zero_config(zero_json(tmp_path, 3), "fp32", {key: value})
+
+
 def test_bad_input_engines(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(OsumError, match="--deepspeed_config: is missing"):
         make_engine("deepspeed")

@@ -41,10 +41,11 @@ def read_zero_config(path: str | None, dtype: str, configs: dict[str, Any]) -> d
 
     Args:
         dtype: of the run.
-        configs: ``accum_grad`` and ``grad_clip`` of the run, which the json may repeat (WeNet's must).
+        configs: of the run; the json may repeat ``accum_grad`` and ``grad_clip`` (WeNet's must).
 
     Raises:
-        OsumError: no such file, no json, no stage of 1 to 3, a key that contradicts the run, an unknown key.
+        OsumError: no json, no stage of 1 to 3, a key that contradicts the run, an unknown key, phases, averages
+            of weights that no rank has whole.
     """
     if path is None:
         raise OsumError("--deepspeed_config", "is missing", "give DeepSpeed's json: conf/ds_stage2.json")
@@ -56,6 +57,10 @@ def read_zero_config(path: str | None, dtype: str, configs: dict[str, Any]) -> d
     if stage not in (1, 2, 3):
         mend = "choose 1, 2 or 3, or --train_engine torch_ddp"
         raise OsumError(f"{path}: zero_optimization.stage", f"is {stage!r}", mend)
+    if configs.get("phases"):
+        raise OsumError("phases", "are not for deepspeed", "use --train_engine torch_ddp or torch_fsdp")
+    if configs.get("ema_decay") and stage == 3:
+        raise OsumError("ema_decay", "is not for ZeRO 3", "use stage 1 or 2, or --train_engine torch_fsdp")
     ours = {
         "train_micro_batch_size_per_gpu": (1, "batches are dataset_conf.batch_conf's; WeNet has 1 here"),
         "gradient_accumulation_steps": (configs.get("accum_grad", 1), "make it accum_grad"),
