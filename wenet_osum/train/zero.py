@@ -136,8 +136,17 @@ class ZeroEngine(Engine):
             key = ".".join(str(part) for part in first["loc"])
             what = f"DeepSpeed refuses it: {first['msg']}"
             raise OsumError(f"--deepspeed_config: zero_optimization.{key}", what, "mend the json") from None
+        if self.stage == 3:
+            self.bare.register_forward_pre_hook(self.forget_order, prepend=True)
         self.optimizer = self.model.optimizer.optimizer
         return self.model, self.optimizer
+
+    def forget_order(self, module: nn.Module, args: Any) -> None:
+        """DeepSpeed foretells which layer's weights come next from the steps before, and a validation that differs
+        from what it foretold is an error to it; without a record it gathers what is asked for."""
+        coordinator = self.model.optimizer.parameter_offload.get_param_coordinator()
+        if not torch.is_grad_enabled() and not coordinator.is_invalid_trace():
+            coordinator._invalidate_trace()
 
     def keep_frozen(self) -> None:
         """What a checkpoint holds beside the weights that learn, as it is now, on rank 0."""
