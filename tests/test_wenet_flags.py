@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from pathlib import Path
@@ -25,7 +26,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from wenet_osum.bin import average_model, recognize, train
 from wenet_osum.bin.common import leave_room, load_table, max_frames
-from wenet_osum.bin.wenet_flags import RECOGNIZE, TRAIN
+from wenet_osum.bin.wenet_flags import RECOGNIZE, TRAIN, add_engine_flags, idle_flags
 from wenet_osum.checkpoint.weights import read_state
 from wenet_osum.config import DATASET_DEFAULTS, load_config
 from wenet_osum.device import card, cuda_or_cpu
@@ -92,13 +93,33 @@ def test_nothing_is_told_where_nothing_is_without_effect(
     assert "no effect" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("engine", ["torch_fsdp", "deepspeed"])
-def test_bad_input_engines_of_wenet_alone(
-    run: dict[str, Any], capsys: pytest.CaptureFixture[str], engine: str
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["deepspeed"], "error: --deepspeed_config: is missing; give DeepSpeed's json"),
+        (["deepspeed", "--deepspeed_config", "none.json"], "error: none.json: No such file or directory"),
+        (["torch_fsdp", "--fsdp_sharding_strategy", "no_shard"], "no_shard: shares nothing out; use"),
+    ],
+)
+def test_bad_input_engines(
+    run: dict[str, Any], capsys: pytest.CaptureFixture[str], flags: list[str], message: str
 ):
-    assert command(train.main, *run["args"], "--train_engine", engine) == 1
-    line = one_error_line(capsys.readouterr().err)
-    assert f"python -m wenet_osum.wenet wenet.bin.train --train_engine {engine}" in line
+    assert command(train.main, *run["args"], "--train_engine", *flags) == 1
+    assert message in one_error_line(capsys.readouterr().err)
+
+
+def test_flags_of_another_engine_are_told():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--train_engine")
+    add_engine_flags(parser)
+    flags = ["--deepspeed_config", "x.json", "--fsdp_sharding_strategy", "zero3", "--timeout", "1200"]
+    for engine, told in (
+        ("torch_ddp", "no effect here: --deepspeed_config, --fsdp_sharding_strategy"),
+        ("torch_fsdp", "no effect here: --deepspeed_config"),
+        ("deepspeed", "no effect here: --fsdp_sharding_strategy"),
+    ):
+        args = parser.parse_args([*flags, "--train_engine", engine])
+        assert idle_flags(args) == told and args.timeout == 1200
 
 
 def test_bad_input_amp_on_a_cpu(run: dict[str, Any], capsys: pytest.CaptureFixture[str]):
@@ -171,7 +192,7 @@ def test_a_run_in_fp16_is_decoded_in_fp32_on_a_cpu(run: dict[str, Any], capsys: 
 
 def test_ranks_on_a_cpu_talk_by_gloo(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     backends: list[str] = []
-    monkeypatch.setattr("torch.distributed.init_process_group", backends.append)
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda b, **_: backends.append(b))
     monkeypatch.setenv("WORLD_SIZE", "2")
     with caplog.at_level("INFO"):
         Engine("cpu")
@@ -322,4 +343,5 @@ def test_the_page_for_wenet_users_names_every_flag(capsys: pytest.CaptureFixture
             program.get_args(["--help"])
         known = set(re.findall(r"^  (--[\w.]+)", capsys.readouterr().out, re.M))
         assert without == set(idle) and not same & differs and same | differs <= known
-        assert known - same - differs <= {"--num_threads", "--task", "--labelled_only"}  # ours alone
+        ours = {"--num_threads", "--task", "--labelled_only", "--resume", "--worker_timeout"}
+        assert known - same - differs <= ours

@@ -1,4 +1,5 @@
-"""The flags of WeNet's programs that have no effect on our models: taken as WeNet takes them, told in one line.
+"""The flags of WeNet's programs that have no effect on our models: taken as WeNet takes them, told in one line;
+and those of one engine, told when it is another.
 
 With the flags in ``bin/train.py``, ``bin/recognize.py`` and ``bin/average_model.py`` these are all that WeNet's
 programs know, so that a recipe's command line runs as it stands.
@@ -17,11 +18,10 @@ _LORA: dict[str, dict[str, Any]] = {"--use_lora": _TEXT, "--lora_ckpt_path": _TE
 
 TRAIN: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("--jit", "--deepspeed", "--deepscale"), _SWITCH),
-    **dict.fromkeys(("--deepspeed_config", "--deepscale_config"), _TEXT),
+    "--deepscale_config": _TEXT,
     "--deepspeed.save_states": {"choices": ["model_only", "model+optimizer"]},
-    **dict.fromkeys(("--timeout", "--local_rank", "--lora_rank", "--lora_alpha"), _INT),
+    **dict.fromkeys(("--local_rank", "--lora_rank", "--lora_alpha"), _INT),
     **dict.fromkeys(("--fsdp_cpu_offload", "--fsdp_sync_module_states"), _TEXT),
-    "--fsdp_sharding_strategy": {"choices": ["no_shard", "model", "zero2", "zero3"]},
     **_LORA,
     **dict.fromkeys(("--only_optimize_lora", "--lora_reinit", "--lora_init_yaml"), _TEXT),
     **dict.fromkeys(("--lora_modules", "--lora_attn_attr", "--lora_list"), _TEXT),
@@ -35,7 +35,31 @@ RECOGNIZE: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("--lm_scale", "--decoder_scale", "--r_decoder_scale", "--context_graph_score"), _FLOAT),
     **_LORA,
 }
+# Flags of one engine alone: the namespace's name, the engine.
+ENGINES: dict[str, tuple[str, str]] = {
+    "--deepspeed_config": ("deepspeed_config", "deepspeed"),
+    "--fsdp_sharding_strategy": ("fsdp_sharding_strategy", "torch_fsdp"),
+}
 _MARK = "no effect "
+
+
+def add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    """Let ``parser`` take the flags of the engines; None where they were not given."""
+    parser.add_argument(
+        "--deepspeed_config", metavar="JSON", help="DeepSpeed's, for --train_engine deepspeed"
+    )
+    parser.add_argument(
+        "--fsdp_sharding_strategy",
+        choices=["no_shard", "model", "zero2", "zero3"],
+        help="for --train_engine torch_fsdp: gather each layer's weights once a step (zero2, the default) or for "
+        "each pass (zero3); model: the encoder in one piece and the rest in another",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=int,
+        metavar="SECONDS",
+        help="that a rank waits for the others before it counts them as lost (600; WeNet's 30 is its join's)",
+    )
 
 
 def add_idle_flags(parser: argparse.ArgumentParser, flags: dict[str, dict[str, Any]]) -> None:
@@ -48,7 +72,9 @@ def add_idle_flags(parser: argparse.ArgumentParser, flags: dict[str, dict[str, A
 
 def idle_flags(args: argparse.Namespace, *more: str) -> str:
     """``no effect here: --jit, --timeout`` for the flags that were given, and ``more`` of them; else nothing."""
-    given = [name[len(_MARK) :] for name in vars(args) if name.startswith(_MARK)] + list(more)
+    engine = getattr(args, "train_engine", None)
+    others = [f for f, (name, own) in ENGINES.items() if getattr(args, name, None) and engine != own]
+    given = others + [name[len(_MARK) :] for name in vars(args) if name.startswith(_MARK)] + list(more)
     if not given:
         return ""
     line = f"no effect here: {', '.join(given)}"

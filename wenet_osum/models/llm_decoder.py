@@ -183,6 +183,7 @@ class LLMDecoder(nn.Module):
             attention_mask=seq.mask.long(),
             max_new_tokens=int(limits.max()),
             do_sample=False,
+            synced_gpus=False,  # ranks that share weights out gather them before (train/engine.py)
             num_beams=beam_size,
             **({"length_penalty": length_penalty} if beam_size > 1 else {}),
             eos_token_id=eos_id,

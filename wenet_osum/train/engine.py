@@ -282,8 +282,8 @@ def make_engine(
     dtype: str = "fp32",
     backend: str = "nccl",
     fp16_grad_sync: bool = False,
-    timeout: float = TIMEOUT,
-    sharding: str = "zero2",
+    timeout: float | None = None,
+    sharding: str | None = None,
     deepspeed_config: str | None = None,
     configs: dict[str, Any] | None = None,
 ) -> Engine:
@@ -291,18 +291,19 @@ def make_engine(
 
     Args:
         name: ``torch_ddp``, ``torch_fsdp`` or ``deepspeed``.
-        device, dtype, backend, fp16_grad_sync, timeout: see ``Engine``.
-        sharding: ``--fsdp_sharding_strategy``, see ``train/fsdp.py``.
+        device, dtype, backend, fp16_grad_sync, timeout: see ``Engine``; None is the default there.
+        sharding: ``--fsdp_sharding_strategy``, see ``train/fsdp.py``; None is ``zero2``, as in WeNet.
         deepspeed_config: DeepSpeed's json, see ``train/zero.py``.
         configs: of the run, which the json must agree with.
 
     Raises:
         OsumError: as the engines' own.
     """
+    timeout = timeout or TIMEOUT
     if name == "torch_fsdp":
         from wenet_osum.train.fsdp import FsdpEngine
 
-        return FsdpEngine(device, dtype, backend, timeout=timeout, sharding=sharding)
+        return FsdpEngine(device, dtype, backend, timeout=timeout, sharding=sharding or "zero2")
     if name == "deepspeed":
         from wenet_osum.train.zero import ZeroEngine, read_zero_config
 

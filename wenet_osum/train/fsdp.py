@@ -68,6 +68,7 @@ class FsdpEngine(Engine):
         """
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import FSDPModule, fully_shard
+        from torch.distributed.tensor import DTensor
 
         if not all(p.is_floating_point() for p in model.parameters()):
             raise OsumError("decoder_conf.quant", "is not for torch_fsdp", "use torch_ddp, or quant: none")
@@ -76,8 +77,7 @@ class FsdpEngine(Engine):
         for unit in [*units, model]:
             # One unit at a time, so that no device ever holds the whole model.
             unit.to(self.device)
-            inner = {id(t) for m in unit.modules() if isinstance(m, FSDPModule) for t in m.parameters()}
-            share_out_first(t for t in unit.parameters() if id(t) not in inner)
+            share_out_first(t for t in unit.parameters() if not isinstance(t, DTensor))
             fully_shard(
                 unit, mesh=mesh, reshard_after_forward=self.drop_between if unit is not model else None
             )

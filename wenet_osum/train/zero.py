@@ -41,10 +41,11 @@ def read_zero_config(path: str | None, dtype: str, configs: dict[str, Any]) -> d
 
     Args:
         dtype: of the run.
-        configs: ``accum_grad`` and ``grad_clip`` of the run, which the json may repeat (WeNet's must).
+        configs: of the run; the json may repeat ``accum_grad`` and ``grad_clip`` (WeNet's must).
 
     Raises:
-        OsumError: no such file, no json, no stage of 1 to 3, a key that contradicts the run, an unknown key.
+        OsumError: no json, no stage of 1 to 3, a key that contradicts the run, an unknown key, phases, averages
+            of weights that no rank has whole.
     """
     if path is None:
         raise OsumError("--deepspeed_config", "is missing", "give DeepSpeed's json: conf/ds_stage2.json")
@@ -56,6 +57,10 @@ def read_zero_config(path: str | None, dtype: str, configs: dict[str, Any]) -> d
     if stage not in (1, 2, 3):
         mend = "choose 1, 2 or 3, or --train_engine torch_ddp"
         raise OsumError(f"{path}: zero_optimization.stage", f"is {stage!r}", mend)
+    if configs.get("phases"):
+        raise OsumError("phases", "are not for deepspeed", "use --train_engine torch_ddp or torch_fsdp")
+    if configs.get("ema_decay") and stage == 3:
+        raise OsumError("ema_decay", "is not for ZeRO 3", "use stage 1 or 2, or --train_engine torch_fsdp")
     ours = {
         "train_micro_batch_size_per_gpu": (1, "batches are dataset_conf.batch_conf's; WeNet has 1 here"),
         "gradient_accumulation_steps": (configs.get("accum_grad", 1), "make it accum_grad"),
@@ -131,8 +136,17 @@ class ZeroEngine(Engine):
             key = ".".join(str(part) for part in first["loc"])
             what = f"DeepSpeed refuses it: {first['msg']}"
             raise OsumError(f"--deepspeed_config: zero_optimization.{key}", what, "mend the json") from None
+        if self.stage == 3:
+            self.bare.register_forward_pre_hook(self.forget_order, prepend=True)
         self.optimizer = self.model.optimizer.optimizer
         return self.model, self.optimizer
+
+    def forget_order(self, module: nn.Module, args: Any) -> None:
+        """DeepSpeed foretells which layer's weights come next from the steps before, and a validation that differs
+        from what it foretold is an error to it; without a record it gathers what is asked for."""
+        coordinator = self.model.optimizer.parameter_offload.get_param_coordinator()
+        if not torch.is_grad_enabled() and not coordinator.is_invalid_trace():
+            coordinator._invalidate_trace()
 
     def keep_frozen(self) -> None:
         """What a checkpoint holds beside the weights that learn, as it is now, on rank 0."""
@@ -146,10 +160,6 @@ class ZeroEngine(Engine):
 
     def rewrap(self) -> None:
         raise OsumError("--train_engine deepspeed", "has no phases", "use torch_ddp or torch_fsdp for phases")
-
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        # Inside its engine it is DeepSpeed's; this one is for ``bare``.
-        return super().autocast()
 
     def accumulate(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         self.model.set_gradient_accumulation_boundary(last)
@@ -182,9 +192,9 @@ class ZeroEngine(Engine):
         """Inside it the parameters are whole on every rank; what rank ``writer`` changes is then all ranks'."""
         if self.stage < 3:
             return contextlib.nullcontext()
-        from deepspeed.zero import GatheredParameters
+        import deepspeed
 
-        return GatheredParameters(list(parameters), modifier_rank=writer)
+        return deepspeed.zero.GatheredParameters(list(parameters), modifier_rank=writer)
 
     @contextlib.contextmanager
     def gathered(self) -> Iterator[None]:
