@@ -27,7 +27,7 @@ from wenet_osum.bin.common import (
     prepare_configs,
     resolve_beside,
 )
-from wenet_osum.bin.wenet_flags import TRAIN, add_idle_flags, idle_flags
+from wenet_osum.bin.wenet_flags import TRAIN, add_engine_flags, add_idle_flags, idle_flags
 from wenet_osum.checkpoint.weights import init_modules, load_checkpoint, read_infos
 from wenet_osum.config import load_config, save_config
 from wenet_osum.dataset.loader import Loader
@@ -97,6 +97,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     p.add_argument("--use_amp", action="store_true", help="the same as --dtype fp16")
     p.add_argument("--fp16_grad_sync", action="store_true", help="ranks exchange gradients in half precision")
+    add_engine_flags(p)
     add_idle_flags(p, TRAIN)
     return p.parse_args(argv)
 
@@ -113,9 +114,20 @@ def init_engine(args: argparse.Namespace, configs: dict[str, Any]) -> Engine:
     configs["use_amp"], configs["dtype"] = args.use_amp, args.dtype or configs["dtype"]
     if args.use_amp:
         configs["dtype"] = "fp16"
-    engine = make_engine(args.train_engine, device, configs["dtype"], args.dist_backend, args.fp16_grad_sync)
+    engine = make_engine(
+        args.train_engine,
+        device,
+        configs["dtype"],
+        args.dist_backend,
+        args.fp16_grad_sync,
+        args.timeout,
+        args.fsdp_sharding_strategy,
+        args.deepspeed_config,
+        configs,
+    )
     idle = ["--pin_memory"] if args.pin_memory and device == "cpu" else []
-    idle += ["--fp16_grad_sync"] if args.fp16_grad_sync and engine.world_size == 1 else []
+    ddp = args.train_engine == "torch_ddp" and engine.world_size > 1
+    idle += ["--fp16_grad_sync"] if args.fp16_grad_sync and not ddp else []
     if line := idle_flags(args, *idle):
         logging.info(line)
     args.pin_memory &= device != "cpu"

@@ -104,7 +104,7 @@ class Workers:
             ready = wait([pipe, process.sentinel], self.timeout)
             if not ready:
                 what = f"no batch for {self.timeout:g} s, {self.place(worker)}"
-                mend = "see what it waits for there (disk, network share, pipe), or allow it more time"
+                mend = "see what it waits for there (disk, network share, pipe), or allow it more time (--worker_timeout)"
                 raise self.ended(worker, what, mend)
             try:
                 if pipe not in ready:
