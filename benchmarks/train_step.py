@@ -61,7 +61,9 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--modes", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
     parser.add_argument("--frames", type=int, help="of a pack, in place of the modes' own")
-    parser.add_argument("--profile", action="store_true", help="print where the time of one pass of ours goes")
+    parser.add_argument(
+        "--profile", action="store_true", help="print where the time of one pass of ours goes"
+    )
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
@@ -160,8 +162,8 @@ def our_passes(args: argparse.Namespace, half: bool) -> list[Any]:
 
 
 def our_losses(args: argparse.Namespace, rows: list[list[int]]) -> list[float]:
-    from wenet_osum.checkpoint.osum_release import to_release
     from wenet_osum.checkpoint.lora import OURS
+    from wenet_osum.checkpoint.osum_release import to_release
     from wenet_osum.registry import init_model
 
     torch.manual_seed(0)
@@ -217,9 +219,7 @@ def osum_losses(args: argparse.Namespace, rows: list[list[int]]) -> list[float]:
     assert not report.missing_keys
     utterances = utterances_of(args.workload)
     with torch.no_grad():
-        return [
-            float(model(peer.batch_of([utterances[i] for i in row], EOS), CPU)["loss"]) for row in rows
-        ]
+        return [float(model(peer.batch_of([utterances[i] for i in row], EOS), CPU)["loss"]) for row in rows]
 
 
 # --- the arithmetic ---
@@ -240,9 +240,13 @@ def necessary(workload: list[dict[str, int]]) -> float:
         total += 4 * t * 80 * d * 3 + 6 * half * 3 * d * d  # the encoder's convolutions; none to the features
         total += ENCODER["num_blocks"] * (6 * half * (4 * d * d + 2 * d * f) + 12 * half * half * d)
         total += 6 * 3 * d * d * (half + quarter + speech)
-        total += 6 * speech * (d * d + d * h) + 4 * (6 * speech * (4 * d * d + 2 * d * 2560) + 12 * speech**2 * d)
+        total += 6 * speech * (d * d + d * h) + 4 * (
+            6 * speech * (4 * d * d + 2 * d * 2560) + 12 * speech**2 * d
+        )
         n = u["prompt"] + speech + 2 + u["answer"]
-        layer = 4 * n * (2 * h * h + 2 * h * kv + 3 * h * inner) + 6 * n * n * h  # causal: half of the products
+        layer = (
+            4 * n * (2 * h * h + 2 * h * kv + 3 * h * inner) + 6 * n * n * h
+        )  # causal: half of the products
         total += LLM["num_hidden_layers"] * layer
         total += 4 * (u["answer"] + 1) * h * LLM["vocab_size"]
     return total

@@ -45,7 +45,7 @@ class _Step(torch.autograd.Function):
         small = grads[0].to(a.dtype)
         to_inner = (small @ b).mul_(ctx.scale)
         to_a = to_inner.t() @ dropped(x.to(a.dtype), keep, ctx.p)
-        to_b = (small.t() @ inner).mul_(ctx.scale)
+        to_b = (inner.t() @ small).mul_(ctx.scale).t()
         to_x = None
         if ctx.needs_input_grad[0]:
             to_x = grads[0].to(weight.dtype) @ weight
