@@ -68,7 +68,7 @@ def attend_apart(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], dropou
     One call an utterance costs no mask and no score that would be thrown away."""
     rows = (t.split(list(lengths), dim=2) for t in (q, k, v))
     if suits(q, dropout):
-        parts = [half_attention(*one, causal=False).transpose(1, 2) for one in zip(*rows)]
+        parts = [half_attention(q, k, v, False).transpose(1, 2) for q, k, v in zip(*rows)]
     else:
         parts = [
             F.scaled_dot_product_attention(q, k, v, None, dropout).transpose(1, 2) for q, k, v in zip(*rows)
@@ -120,7 +120,7 @@ def causal_apart(
     rows = zip(*(t.split(apart.lengths, dim=2) for t in (query, key, value)))
     if suits(query, kwargs.get("dropout", 0.0)):
         scale = kwargs.get("scaling")
-        parts = [half_attention(*one, causal=True, scale=scale).transpose(1, 2) for one in rows]
+        parts = [half_attention(q, k, v, True, scale).transpose(1, 2) for q, k, v in rows]
     else:
         parts = [sdpa_attention_forward(module, q, k, v, None, **kwargs)[0] for q, k, v in rows]
     return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)), None
