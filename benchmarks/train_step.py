@@ -337,8 +337,8 @@ def main() -> int:
             for what in (["osum"] if args.osum else []) + [f"ours:{m}" for m in args.modes]:
                 run = measure(args, folder, what)
                 runs.setdefault(what, []).append(run)
-                rate = count / run["seconds"]
-                print(f"pair {n + 1} {what}: {rate:.3f} utt/s, {run['peak'] / 1e9:.2f} GB", file=sys.stderr)
+                speed = count / run["seconds"]
+                print(f"pair {n + 1} {what}: {speed:.3f} utt/s, {run['peak'] / 1e9:.2f} GB", file=sys.stderr)
     table(runs, count, work, rate)
     return 0
 

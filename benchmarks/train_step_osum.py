@@ -3,7 +3,7 @@ transformers 4.44, peft 0.12). Nothing of OSUM's is changed on disk; what is put
 
 * transformers' ``from_config`` is called without ``device_map`` and ``output_hidden_states``, which it does
   not take (the code at HEAD cannot be constructed otherwise), the latter in the config instead, and in fp32;
-* ``torchaudio`` and ``gxl_ai_utils`` (of which the model uses only log lines) are stand-ins, the tokenizer is
+* ``torchaudio``, ``whisper`` and ``gxl_ai_utils`` (of which the model uses only log lines) are stand-ins, the tokenizer is
   one with ids only, and three names that newer torch no longer passes on are given back.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 
 class StandIn(types.ModuleType):
-    """A module all of whose members are modules that can be called and do nothing."""
+    """A module all of whose members are modules that can be called and give nothing."""
 
     __path__: list[str] = []  # noqa: RUF012
 
@@ -27,15 +27,15 @@ class StandIn(types.ModuleType):
             raise AttributeError(name)
         return StandIn(f"{self.__name__}.{name}")
 
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
-        return None
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[()]:
+        return ()
 
 
 class Finder:
     """Finds stand-ins for packages that are not here."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        absent = name.split(".")[0] in ("torchaudio", "gxl_ai_utils")
+        absent = name.split(".")[0] in ("torchaudio", "gxl_ai_utils", "whisper")
         return importlib.machinery.ModuleSpec(name, self) if absent else None  # type: ignore[arg-type]
 
     def create_module(self, spec: Any) -> types.ModuleType:

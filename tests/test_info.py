@@ -21,6 +21,7 @@ from helpers import (
 )
 
 from wenet_osum.bin import info
+from wenet_osum.models.head import CHUNK
 from wenet_osum.models.memory import Load, training, weight_bytes
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -166,3 +167,12 @@ def test_estimate_knows_checkpointing_freezing_and_bits():
     )
     saved = weight_bytes(plain) - weight_bytes(plain, "4bit")
     assert saved == pytest.approx(matrices * (4 - 0.52))
+
+
+def test_estimate_of_logits_is_a_chunk_of_them():
+    """However long the answers; a head that learns has its gradient beside them."""
+    model, rows = wide(2, False), 60
+    few, many = (training(model, Load(FRAMES, n, 1), False)["logits"] for n in (10, 10**9))
+    assert (few, many) == (10 * rows * 4.0, CHUNK * 4.0)
+    model.set_trainable(["llm"])
+    assert training(model, Load(FRAMES, 10, 1), True)["logits"] == 10 * rows * 6.0 + rows * 128 * 4.0

@@ -9,13 +9,17 @@ import torch
 from helpers import ADAPTER_CONFS, ENCODER, LLM, build, random_batch, stage1_config, stage2_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig
+from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wenet_osum.errors import OsumError
 from wenet_osum.models import head
 from wenet_osum.models.dropout import Dropout
+from wenet_osum.models.half_attention import half_attention
 from wenet_osum.models.head import head_loss
+from wenet_osum.models.lora import LoraLinear
 from wenet_osum.models.packed import Apart, causal_apart, frames_around
 
 CPU = torch.device("cpu")
@@ -283,3 +287,85 @@ def test_dropout_drops_its_share_and_repeats_by_the_seed():
     assert torch.equal(dropout(x), y)
     assert torch.equal(dropout.eval()(x), x)
     assert float(Dropout(1.0)(x).abs().sum()) == 0 and Dropout(0.0)(x) is x
+
+
+# --- LoRA and half precision ---
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("half", ["no", "weights", "autocast"])
+def test_lora_in_one_step_is_pefts(half: str, dropout: float, monkeypatch: pytest.MonkeyPatch):
+    """Against peft's own layer given the same mask: values and gradients."""
+    base = nn.Linear(24, 40).requires_grad_(False)
+    dtype = torch.float32 if half == "no" else torch.bfloat16
+    layer = LoraLinear(base, "default", LoraConfig(lora_dropout=dropout), r=4, lora_alpha=12)
+    layer.update_layer("default", 4, lora_alpha=12, config=LoraConfig(lora_dropout=dropout))
+    base.to(dtype)
+    nn.init.normal_(layer.lora_B["default"].weight, std=0.3)
+    keep = torch.rand(2 * 7, 24) > dropout
+    monkeypatch.setattr("wenet_osum.models.lora.keep_mask", lambda x, p: keep)
+    monkeypatch.setattr(nn.Dropout, "forward", lambda self, x: x * keep.view(x.shape) / (1 - dropout))
+    found = []
+    for forward in (LoraLinear.forward, Linear.forward):
+        x = torch.randn(2, 7, 24, dtype=dtype, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half == "autocast"):
+            y = forward(layer, x)
+        y.float().pow(2).sum().backward()
+        weights = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
+        found.append([y, x.grad, *(w.grad for w in weights)])
+        layer.zero_grad()
+    exact = {"atol": 1e-4, "rtol": 1e-5} if half == "no" else {"atol": 0.05, "rtol": 0.05}
+    for name, ours, theirs in zip(("y", "x", "A", "B"), *found):
+        assert ours.dtype == theirs.dtype
+        scale = 1.0 if half == "no" else float(theirs.abs().max())
+        torch.testing.assert_close(ours.float() / scale, theirs.float() / scale, **exact, msg=name)
+
+
+def test_lora_is_ours_and_merges_as_pefts():
+    model = with_lora(build(config_of("linear", lora={})))
+    layers = [m for m in model.modules() if isinstance(m, LoraLinear)]
+    assert len(layers) == 2 * 6
+    x = torch.randn(3, 32)
+    layer = layers[0]
+    before = layer(x)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), before)  # without gradients it is peft's own way
+    layer.merge()
+    torch.testing.assert_close(layer(x), before, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(layer.base_layer(torch.zeros(3, 32)) + 1, before)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("causal", [False, True])
+def test_half_attention_is_attention(causal: bool, groups: int):
+    shape = (1, 6, 17, 8)
+    q = torch.randn(shape).bfloat16().requires_grad_()
+    k, v = (torch.randn(1, 6 // groups, 17, 8).bfloat16().requires_grad_() for _ in range(2))
+    out = half_attention(q, k, v, causal, 0.5)
+    wide = [t.detach().float().requires_grad_() for t in (q, k, v)]
+    exact = F.scaled_dot_product_attention(*wide, is_causal=causal, scale=0.5, enable_gqa=True)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), exact, atol=0.02, rtol=0.02)
+    up = torch.randn(shape)
+    got = torch.autograd.grad(out, (q, k, v), up.bfloat16())
+    for mine, theirs in zip(got, torch.autograd.grad(exact, wide, up)):
+        torch.testing.assert_close(mine.float(), theirs, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_pack_under_bf16_is_close_to_fp32(adapter: str):
+    """Losses of three packs; the gradient points the same way."""
+    model = with_lora(build(config_of(adapter, lora={"lora_dropout": 0.0}))).train()
+    batch = packed(random_batch(MIXED))
+    out, exact = gradients(model, batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = model(batch, CPU)
+    model.zero_grad()
+    half["loss"].backward()
+    assert half["loss"].dtype == torch.float32
+    assert float(half["loss"]) == pytest.approx(float(out["loss"]), rel=2e-3)
+    flat = [
+        torch.cat([g.flatten() for g in gs])
+        for gs in zip(*((exact[n], p.grad) for n, p in model.named_parameters() if n in exact))
+    ]
+    assert float(F.cosine_similarity(*flat, dim=0)) > 0.99

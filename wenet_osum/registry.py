@@ -18,6 +18,9 @@ TOKENIZERS ``cls(**tokenizer_conf)``, WeNet's ``BaseTokenizer`` surface
 DATASETS   ``cls(...)`` as ``wenet_osum.dataset.dataset`` builds it
 =========  =====================================================================================
 
+An encoder or adapter whose class has ``packs = True`` also takes packed batches (``batch_type: pack``): (N, F)
+frames of all utterances with lengths (B,) on the CPU, giving (N', D) and lengths (``wenet_osum.models.packed``).
+
 Entries must be classes (WeNet's FSDP wrapping tests ``isinstance`` against the tables).
 """
 

@@ -78,8 +78,12 @@ class LLMDecoder(nn.Module):
         if lora is not None:
             from peft import LoraConfig, inject_adapter_in_model
 
+            from wenet_osum.models.lora import LoraLinear
+
             try:
                 config = LoraConfig(task_type="CAUSAL_LM", **{**OSUM_LORA, **lora})
+                if quant == "none":
+                    config._register_custom_module({nn.Linear: LoraLinear})
                 inject_adapter_in_model(config, self.causal_lm)
                 for p in self.lora_parameters():  # peft gives them the LLM's type, too coarse to learn in
                     p.data = p.data.float()
@@ -114,9 +118,9 @@ class LLMDecoder(nn.Module):
         where = seq.labels != IGNORE_ID
         labels = seq.labels[where]
         head = self.causal_lm.get_output_embeddings()
-        if type(head) is nn.Linear:
+        if type(head) is nn.Linear and not hasattr(head.weight, "ds_id"):
             loss, right, each = head_loss(hidden[where], head.weight, head.bias, labels, weights)
-        else:  # LoRA on it, or fewer bits
+        else:  # LoRA on it, fewer bits, or in parts (DeepSpeed's ZeRO 3)
             logits = head(hidden[where]).float()
             each, right = token_losses(logits, labels, weights), (logits.argmax(-1) == labels).sum()
             loss = each.sum()

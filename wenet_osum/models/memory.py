@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from wenet_osum.models.head import CHUNK
+
 GRAD_AND_MOMENTS = 4 + 8  # bytes of each parameter that learns: fp32 gradient, two AdamW moments
 
 
@@ -51,14 +53,14 @@ def saved_plain(d: int, f: int, h: int, dropout: bool) -> float:
     """A Whisper layer (LayerNorm, attention, GELU or ReLU): two norms' inputs in fp32, what the four
     projections and the attention read, the feed-forward's two inner tensors, the masks of dropout."""
     inputs = 4 * h * d if h == 2 else 2 * h * d  # autocast casts the normed input once for each linear layer
-    return 8 * d + inputs + 5 * h * d + 2 * h * f + (dropout * (2 * d + (1 + h) * f))
+    return 8 * d + inputs + 5 * h * d + 2 * h * f + dropout * (2 * d + f)
 
 
 def saved_gated(d: int, kv: int, f: int, h: int) -> float:
     """An LLM layer (RMSNorm in fp32, rotary attention, gated feed-forward) with LoRA beside its matrices."""
     norms = 2 * (8 * d + 2 * h * d)
     attention = 4 * h * d + 4 * h * kv + 2 * h * d
-    lora = 5 * (h + 1) * d + (h + 1) * f
+    lora = 5 * d + f  # the masks of dropout; its inputs are the matrices' own
     return norms + attention + 4 * h * f + lora
 
 
@@ -151,9 +153,13 @@ def inner_size(c: Any) -> int:
 def training(model: Any, load: Load, half: bool, quant: str = "none") -> dict[str, float]:
     """Bytes by kind for one step over ``load``."""
     learns = learning(model)
-    rows = model.decoder.causal_lm.config.vocab_size if hasattr(model, "adapter") else model.vocab_size
-    # The logits, their fp32 copy, its log-softmax and the gradient of each.
-    logits = load.answer * rows * ((4 if half else 0) + 12.0)
+    if hasattr(model, "adapter"):  # a chunk of logits, which turns into its gradient, and its half copy
+        head = model.decoder.causal_lm.get_output_embeddings().weight
+        chunk = max(CHUNK, len(head))
+        logits = min(chunk, load.answer * len(head)) * (6.0 if half else 4.0)
+        logits += 4.0 * head.numel() * head.requires_grad  # made in the forward pass
+    else:  # the logits, their fp32 copy, its log-softmax and the gradient of each
+        logits = load.answer * model.vocab_size * ((4 if half else 0) + 12.0)
     return {
         "weights": weight_bytes(model, quant),
         "gradients and AdamW": learns * GRAD_AND_MOMENTS,

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from wenet_osum.errors import OsumError
+from wenet_osum.models.half_attention import half_attention, suits
 
 PACK = "dataset_conf.batch_conf.batch_type: pack"
 SDPA = "sdpa_apart"  # our attention's name inside transformers
@@ -66,7 +67,12 @@ def attend_apart(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], dropou
 
     One call an utterance costs no mask and no score that would be thrown away."""
     rows = (t.split(list(lengths), dim=2) for t in (q, k, v))
-    parts = [F.scaled_dot_product_attention(q, k, v, None, dropout).transpose(1, 2) for q, k, v in zip(*rows)]
+    if suits(q, dropout):
+        parts = [half_attention(q, k, v, False).transpose(1, 2) for q, k, v in zip(*rows)]
+    else:
+        parts = [
+            F.scaled_dot_product_attention(q, k, v, None, dropout).transpose(1, 2) for q, k, v in zip(*rows)
+        ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
@@ -111,10 +117,12 @@ def causal_apart(
         what = f"the LLM's attention sees {window} positions, an utterance has {max(apart.lengths)}"
         raise OsumError(PACK, what, "use dynamic, bucket or static")
     apart.asked += 1
-    parts = [
-        sdpa_attention_forward(module, q, k, v, None, **kwargs)[0]
-        for q, k, v in zip(*(t.split(apart.lengths, dim=2) for t in (query, key, value)))
-    ]
+    rows = zip(*(t.split(apart.lengths, dim=2) for t in (query, key, value)))
+    if suits(query, kwargs.get("dropout", 0.0)):
+        scale = kwargs.get("scaling")
+        parts = [half_attention(q, k, v, True, scale).transpose(1, 2) for q, k, v in rows]
+    else:
+        parts = [sdpa_attention_forward(module, q, k, v, None, **kwargs)[0] for q, k, v in rows]
     return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)), None
 
 
