@@ -7,6 +7,7 @@ that share weights and optimizer out among the ranks, under the same methods.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -265,8 +266,14 @@ class Engine:
             self.scaler.load_state_dict(saved["scaler"])
 
     def close(self) -> None:
-        """Leave the group of ranks."""
+        """Leave the group of ranks, by all of them together, at the end of a run."""
         if self.world_size > 1 or self.needs_group:
+            # A thread of gloo's that still lets go of the last exchange's tensors needs Python's lock, and whoever
+            # ends gloo holds it and waits for that thread. So first everybody waits without the lock, then
+            # the wrapper goes, which would otherwise end gloo whenever it is collected.
+            self.barrier()
+            self.model = None
+            gc.collect()
             torch.distributed.destroy_process_group()
 
 
