@@ -28,6 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -116,48 +117,37 @@ def our_batch(utterances: list[dict[str, Tensor]]) -> dict[str, Any]:
     }
 
 
-def packs(lengths: list[int], most: int) -> list[list[int]]:
-    """Best fit, longest first, as a plan packs: rows of at most ``most`` frames."""
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        fits = [r for r in range(len(rows)) if room[r] >= lengths[i]]
-        best = min(fits, key=lambda r: room[r], default=None)
-        if best is None:
-            rows.append([])
-            room.append(most)
-            best = len(rows) - 1
-        rows[best].append(i)
-        room[best] -= lengths[i]
-    return rows
-
-
 def our_passes(args: argparse.Namespace, half: bool) -> list[Any]:
     """Build, and return the two functions of a run: one small step to warm up, one step over everything."""
+    from wenet_osum.dataset.packing import fill_packs
     from wenet_osum.registry import init_model
     from wenet_osum.train.engine import Engine
     from wenet_osum.train.optim import build_optimizer
 
     torch.manual_seed(0)
     engine = Engine("cpu", "bf16" if half else "fp32")
-    model = engine.wrap(init_model(our_config(half))).train()
-    optimizer = build_optimizer(model, "adamw", {**OPTIM, "lr_scale": {}})
+    engine.prepare(
+        init_model(our_config(half)), lambda m: build_optimizer(m, "adamw", {**OPTIM, "lr_scale": {}})
+    )
+    engine.model.train()
     utterances = utterances_of(args.workload)
 
     def step(rows: list[list[int]]) -> None:
+        """``Trainer.train_step`` less the loader and the log."""
         batches = [our_batch([utterances[i] for i in row]) for row in rows]
         whole = {"target": sum(float(b["target_weights"].sum()) for b in batches), "ctc": 1.0}
-        for batch in batches:
-            with engine.autocast():
-                out = model({**batch, "normalizers": whole}, engine.device)
-            out["loss"].backward()
-        learning = [p for g in optimizer.param_groups for p in g["params"]]
-        torch.nn.utils.clip_grad_norm_(learning, CLIP)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for n, batch in enumerate(batches):
+            with engine.accumulate(last=n == len(batches) - 1):
+                with engine.autocast():
+                    out = engine.model({**batch, "normalizers": whole}, engine.device)
+                engine.backward(out["loss"])
+        engine.clip(CLIP)
+        engine.step()
 
-    frames = args.frames or FRAMES["bf16" if half else "fp32"]
-    rows = packs([len(u["feats"]) for u in utterances], frames)
+    frames = np.array([len(u["feats"]) for u in utterances])
+    words = np.array([len(u["answer"]) for u in utterances])
+    order, bounds = fill_packs(frames, words, args.frames or FRAMES["bf16" if half else "fp32"], 4000)
+    rows = [order[a:b].tolist() for a, b in zip(bounds[:-1], bounds[1:])]
     return [lambda: step([rows[-1]]), lambda: step(rows)]
 
 

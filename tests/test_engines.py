@@ -367,7 +367,7 @@ def test_a_rank_that_is_gone_or_hangs_is_an_error(tmp_path: Path, job: Callable[
 
 
 def infinite(engine: Engine, folder: Path) -> list[bool]:
-    """A gradient of one rank is not finite: all ranks see it, and agree on flags."""
+    """A gradient of one rank is not finite: all ranks see it."""
     engine.prepare(tiny(), adamw)
     before = engine.weights()
     batch = BATCHES[engine.rank]
@@ -376,13 +376,13 @@ def infinite(engine: Engine, folder: Path) -> list[bool]:
     _, norm = one_step(engine, [batch], skip=True)
     after = engine.weights()
     assert before is None or after is None or all(torch.equal(after[n], t) for n, t in before.items())
-    return [math.isfinite(norm), engine.any(engine.rank == 1), engine.any(False)]
+    return math.isfinite(norm)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ENGINES)
 def test_ranks_agree_on_what_is_not_finite(tmp_path: Path, how: dict[str, Any]):
-    assert run_ranks(tmp_path, infinite, **how) == [[False, True, False]] * 2
+    assert run_ranks(tmp_path, infinite, **how) == [False, False]
 
 
 # --- DeepSpeed's json, and what is refused ---

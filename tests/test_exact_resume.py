@@ -235,3 +235,22 @@ def test_bad_input_full_disk_leaves_the_last_state_whole(
     left = find_state("auto", tmp_path / "m")
     assert left is not None and left.name == "step_00000003"
     assert command(train.main, *args) == 0
+
+
+@pytest.mark.integration
+def test_resume_from_an_older_state_and_from_none(tmp_path: Path, corpus: Path):
+    """What came after is another run's: it is not kept in the place of new states, and never taken up."""
+    config = config_of(tmp_path, max_epoch=1, keep_states=3)
+    args = arguments(config, corpus, tmp_path / "m", 0)
+    assert command(train.main, *args) == 0
+    newest, middle, oldest = whole_states(tmp_path / "m")
+    final = read_state(tmp_path / "m" / "final.pt")
+    assert command(train.main, *args, "--resume", oldest) == 0
+    assert [f.name for f in whole_states(tmp_path / "m")] == [newest.name, middle.name, oldest.name]
+    again = read_state(tmp_path / "m" / "final.pt")
+    assert all(torch.equal(t, again[n]) for n, t in final.items())
+    few = ["--resume", "none", "--override_config", "state_interval=5"]
+    assert command(train.main, *args, *few) == 0
+    assert [f.name for f in whole_states(tmp_path / "m")] == [
+        f"step_{n:08d}" for n in (12, 10, 5)
+    ]  # none of before

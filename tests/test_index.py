@@ -368,6 +368,7 @@ def test_training_takes_a_combine_yaml_and_uses_its_index_again(
     path = combine(tmp_path, f"few: {{path: {few}, weight: 3}}\nmany: {{path: {many}, weight: 0.5}}\n")
     config, folder = run_config(tmp_path, stage1_config()), tmp_path / "m"
     arguments = ["--config", config, "--train_data", path, "--cv_data", few, "--model_dir", folder]
+    arguments += ["--tensorboard_dir", tmp_path / "tensorboard"]
     for again in (False, True):
         assert command(train.main, *arguments, "--device", "cpu") == 0
         told = capsys.readouterr().err

@@ -172,10 +172,6 @@ class Engine:
         torch.distributed.all_reduce(total)
         return total.tolist()
 
-    def any(self, flag: bool) -> bool:
-        """Whether ``flag`` is true on some rank."""
-        return self.sum(float(flag))[0] > 0
-
     def barrier(self) -> None:
         """Wait until every rank is here."""
         if self.world_size > 1:

@@ -85,6 +85,7 @@ class Trainer:
         self.seen = self.bad = self.total_steps = 0
         self.health, self.stop, self.stopping = Health(configs["health_conf"]), StopRequest(), False
         self.resumed_at: int | None = None
+        self.saved_at: int | None = None
         self.last_bad: dict[str, str] = {}
         facts = state.read_facts(resume) if resume else {}
         if resume:
@@ -116,6 +117,8 @@ class Trainer:
         self.journal = Journal(model_dir, log_dir, self.chief, self.step)
         if not (epoch or step):  # from a checkpoint, the lists go on
             self.journal.cut_back(facts.get("lists", {}))
+        if self.chief:
+            state.drop_after(model_dir, self.step)
         if self.chief and not resume:
             for loader in (train, dev):
                 self.list_skipped(loader.dataset.index.skipped)
@@ -129,7 +132,7 @@ class Trainer:
         """
         state.check_same_run(facts, self.configs, self.mark, folder)
         self.epoch, self.done, self.group = facts["epoch"], facts["done"], facts["group"]
-        self.step = self.resumed_at = facts["step"]
+        self.step = self.resumed_at = self.saved_at = facts["step"]
         self.seen, self.bad, self.total_steps = facts["seen"], facts["bad"], facts["total_steps"]
         self.health.load_state_dict(facts["health"])
 
@@ -242,9 +245,10 @@ class Trainer:
         loss = facts.get("loss", 0.0)
         # With fp16 an infinite gradient is the scale's to mend, and no step is taken.
         scaled = self.engine.scaler is not None and math.isfinite(loss) and not math.isfinite(norm)
-        why = "" if scaled else self.health.judge(loss, norm)
-        self.engine.step(skip=bool(why))
-        if self.ema and not why:
+        nothing = not facts  # no rank could read an utterance of this step
+        why = "" if scaled or nothing else self.health.judge(loss, norm)
+        self.engine.step(skip=bool(why) or nothing)
+        if self.ema and not (why or nothing):
             self.ema.update()
         if why:
             place = {"epoch": self.epoch, "step": self.step, "rank": self.engine.rank}
@@ -348,7 +352,7 @@ class Trainer:
     def save_state(self) -> None:
         """Write what ``resume`` needs, by all ranks together."""
         folder = state.state_folder(self.model_dir, self.step)
-        if self.resumed_at == self.step:  # it is there
+        if self.saved_at == self.step:
             return
         parts = folder.parent / f".{folder.name}.tmp"
         if self.chief:
@@ -363,6 +367,7 @@ class Trainer:
                 state.save_tensors(averages, parts / "ema.pt")
             state.write_state(folder, parts, self.facts(), self.configs["keep_states"])
         self.engine.barrier()
+        self.saved_at = self.step
 
     def facts(self) -> dict[str, Any]:
         where = {"epoch": self.epoch, "done": self.done, "group": self.group, "step": self.step}

@@ -106,6 +106,15 @@ def whole_states(model_dir: Path) -> Iterator[Path]:
             logging.warning("%s: not whole, passed over", folder)
 
 
+def drop_after(model_dir: Path, step: int) -> None:
+    """Remove the states of later steps than the run stands at: of an earlier run in this folder, or of one that is
+    now gone back on. Left there, ``auto`` would take them up."""
+    for folder in (model_dir / FOLDER).glob("step_*"):
+        if int(folder.name.removeprefix("step_")) > step:
+            logging.info("%s: of a run that is begun anew or gone back on, removed", folder)
+            shutil.rmtree(folder)
+
+
 def read_facts(folder: Path) -> dict[str, Any]:
     return json.loads((folder / FACTS).read_text(encoding="utf-8"))
 
@@ -129,9 +138,9 @@ def find_state(resume: str, model_dir: Path) -> Path | None:
 
 
 def index_mark(index: Any) -> str:
-    """A mark of what the plan of an epoch follows from: the utterances' lengths, answers and corpora."""
+    """A mark of what the plan of an epoch follows from: the utterances' lengths, tasks, answers, corpora, blocks."""
     mark = 0
-    for column in (index.frames, index.tokens, index.corpus):
+    for column in (index.frames, index.tasks.number, index.answers, index.corpus, index.block):
         mark = zlib.crc32(column.tobytes(), mark)
     return f"{len(index)}:{mark:08x}"
 
