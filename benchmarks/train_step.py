@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ def our_passes(args: argparse.Namespace, half: bool) -> list[Any]:
     frames = np.array([len(u["feats"]) for u in utterances])
     words = np.array([len(u["answer"]) for u in utterances])
     order, bounds = fill_packs(frames, words, args.frames or FRAMES["bf16" if half else "fp32"], 4000)
-    rows = [order[a:b].tolist() for a, b in zip(bounds[:-1], bounds[1:])]
+    rows = [order[a:b].tolist() for a, b in pairwise(bounds)]
     return [lambda: step([rows[-1]]), lambda: step(rows)]
 
 
