@@ -273,7 +273,7 @@ def test_bad_input_full_disk_while_saving_a_checkpoint(
     message = fails(train.main, *run.train())
     assert "No space left on device" in message and "init.pt" in message
     names = {p.name for p in (run.folder / "new").iterdir()}
-    assert names == {"train.yaml", "index"}
+    assert names == {"train.yaml", "index", ".lock"}
 
 
 def test_bad_input_full_disk_while_copying_the_last_checkpoint(

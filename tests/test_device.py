@@ -80,7 +80,9 @@ def test_number_type_of_the_yaml_holds_and_the_flag_wins(tmp_path: Path):
     def trained(*flags: str) -> str:
         config = run_config(tmp_path, stage2_config(), dtype="bf16")
         argv = ["--config", config, "--train_data", data, "--cv_data", data, "--model_dir", tmp_path / "exp"]
-        assert command(train.main, *argv, "--tensorboard_dir", tmp_path / "log", *flags) == 0
+        assert (
+            command(train.main, *argv, "--tensorboard_dir", tmp_path / "log", "--resume", "none", *flags) == 0
+        )
         return load_config(tmp_path / "exp" / "train.yaml")["dtype"]
 
     assert trained() == "bf16" and trained("--dtype", "fp32") == "fp32"

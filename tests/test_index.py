@@ -370,7 +370,7 @@ def test_training_takes_a_combine_yaml_and_uses_its_index_again(
     arguments = ["--config", config, "--train_data", path, "--cv_data", few, "--model_dir", folder]
     arguments += ["--tensorboard_dir", tmp_path / "tensorboard"]
     for again in (False, True):
-        assert command(train.main, *arguments, "--device", "cpu") == 0
+        assert command(train.main, *arguments, "--device", "cpu", "--resume", "none") == 0
         told = capsys.readouterr().err
         assert f"{few}: 0.00 h x 3 an epoch" in told and f"{many}: 0.00 h x 0.5 an epoch" in told
         assert (told.count("all as before") == 2) is again

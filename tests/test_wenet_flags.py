@@ -66,7 +66,8 @@ def decode(run: dict[str, Any], *more: object) -> list[object]:
 def test_training_flags_without_effect_are_told_in_one_line(
     run: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ):
-    assert command(train.main, *run["args"], "--override_config", "max_epoch 1") == 0
+    args = [*run["args"], "--override_config", "max_epoch 1", "--model_dir", run["folder"] / "once"]
+    assert command(train.main, *args) == 0
     out, err = capsys.readouterr()
     (line,) = [x for x in err.splitlines() if x.startswith("no effect here: ")]
     names, _, lora = line.removeprefix("no effect here: ").partition("; ")

@@ -281,6 +281,12 @@ def check_values(configs: dict[str, Any], where: str) -> None:
     check_ranges(configs, where)
     check_groups(configs, where)
     check_buckets(data["batch_conf"], f"{where}: dataset_conf.batch_conf")
+    if not all(isinstance(name, str) for name in configs["cv_decode_conf"]["tasks"]):
+        tasks = configs["cv_decode_conf"]["tasks"]
+        raise OsumError(f"{where}: cv_decode_conf.tasks", f"is {tasks!r}", "give names of tasks")
+    if 0 < configs["health_conf"]["loss_ratio"] <= 1:
+        what = f"is {configs['health_conf']['loss_ratio']}: every step would be bad"
+        raise OsumError(f"{where}: health_conf.loss_ratio", what, "give a number above 1, or 0")
     for key, value in (
         ("save_interval", configs["save_interval"]),
         ("state_interval", configs["state_interval"]),

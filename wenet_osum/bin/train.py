@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import random
@@ -35,10 +36,11 @@ from wenet_osum.device import DEVICES, DTYPES, cuda_or_cpu
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write
 from wenet_osum.registry import DATASETS
+from wenet_osum.tasks import TaskTable
 from wenet_osum.text import init_tokenizer
 from wenet_osum.train.engine import Engine, make_engine
 from wenet_osum.train.optim import freeze_modules
-from wenet_osum.train.state import find_state, read_facts
+from wenet_osum.train.state import check_unstated, find_state, only_run, read_facts
 
 STOPPED = 143  # exit status of a run that SIGTERM stopped: its state is saved, and it is not at its end
 
@@ -63,10 +65,10 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--checkpoint", help="go on from MODEL_DIR/epoch_N.pt, or start from a model folder")
     p.add_argument(
         "--resume",
-        default="none",
         metavar="auto|none|STATE",
         help="go on exactly where a run stopped: from its newest whole state in MODEL_DIR/states (auto; from the "
-        "start where there is none), or from that one; --checkpoint and --enc_init are then for nothing",
+        "start where there is none), or from that one; --checkpoint and --enc_init are then for nothing. none: begin "
+        "anew and remove the states that are there",
     )
     p.add_argument(
         "--tensorboard_dir", default="tensorboard", help="logs go to its folder of MODEL_DIR's name"
@@ -172,9 +174,16 @@ def main(argv: list[str] | None = None) -> int:
     tokenizer = init_tokenizer(configs)
     prepare_configs(configs, tokenizer)
     configs.update(train_engine=args.train_engine, model_dir=args.model_dir)
+    with only_run(Path(args.model_dir)) if engine.rank == 0 else contextlib.nullcontext():
+        return train(args, configs, engine, table, tokenizer)
+
+
+def train(
+    args: argparse.Namespace, configs: dict[str, Any], engine: Engine, table: TaskTable, tokenizer: Any
+) -> int:
+    """The run that the flags and the checked config describe; its exit status."""
     model_dir = Path(args.model_dir)
     model_dir.mkdir(parents=True, exist_ok=True)
-
     model = build_model(configs)
     resume = find_state(args.resume, model_dir)
     epoch = step = 0
@@ -213,9 +222,8 @@ def main(argv: list[str] | None = None) -> int:
             engine.world_size,
             args.worker_timeout,
         )
-    if engine.rank == 0:
-        save_config(configs, model_dir / "train.yaml")
-
+    if not args.checkpoint:
+        check_unstated(args.resume, model_dir)
     from wenet_osum.train.evaluate import DevScorer
     from wenet_osum.train.loop import Trainer
 
@@ -235,6 +243,8 @@ def main(argv: list[str] | None = None) -> int:
         resume,
         scorer,
     )
+    if engine.rank == 0:
+        save_config(configs, model_dir / "train.yaml")
     last = trainer.run()
     if last is None:
         if engine.rank == 0:

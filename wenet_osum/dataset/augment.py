@@ -62,17 +62,18 @@ class Augmentation:
         }
 
     def samples(
-        self, wave: np.ndarray, rate: int, key: str, draw: Draw, longest: float
+        self, wave: np.ndarray, rate: int, key: str, draw: Draw, longest: float, keep_speed: bool = False
     ) -> tuple[np.ndarray, float]:
         """(n,) samples -> (m,) samples, and the speed they are played at: times are divided by it.
 
-        ``longest``: an utterance that would get longer than so many samples keeps its speed.
+        ``longest``: an utterance that would get longer than so many samples keeps its speed; so it does with
+        ``keep_speed``.
 
         Raises:
             BadUtterance: ``bad_noise``, see ``AudioList.draw``.
         """
         conf, speed = self.conf, 1.0
-        if conf["speed_perturb"]:
+        if conf["speed_perturb"] and not keep_speed:
             speeds = conf["speed_perturb_conf"]["speeds"]
             perturbed, drawn = speed_perturb(wave, rate, draw("speed_perturb"), speeds)
             if len(perturbed) <= longest:

@@ -58,6 +58,7 @@ class OsumDataset(Dataset[Any]):
 
     def plan(self, epoch: int, group: int = 1) -> Plan:
         """The batches of an epoch over all ranks; their number is a multiple of ``group``, see ``plan_batches``."""
+        mel = self.conf["log_mel_spectrogram_conf"]
         return plan_epoch(
             self.index,
             self.conf["batch_conf"],
@@ -67,9 +68,10 @@ class OsumDataset(Dataset[Any]):
             group,
             shuffle=self.train and self.conf["shuffle"],
             mix=self.train,
+            every=mel["max_duration"] * 100 if mel["pad_or_trim"] else None,
         )
 
-    def example(self, item: Item) -> dict[str, Any]:
+    def example(self, item: Item, keep_speed: bool = False) -> dict[str, Any]:
         """``key``; ``feats`` (T, F); ``prompt``, ``target``, ``ctc_target`` 1-d ids; ``target_weights`` (n + 1,)
         of the target's ids and the end; ``task``; ``lang``."""
         sample, task = self.index.samples[item.row], self.table[item.task]
@@ -91,12 +93,15 @@ class OsumDataset(Dataset[Any]):
                 sample["key"], "too_long", f"{len(wave) / rate:.2f} s of audio, at most {longest / 100:.2f} s"
             )
         if self.augmentation:
-            wave, speed = self.augmentation.samples(wave, rate, sample["key"], draw, longest * rate / 100)
+            # The times in an answer that a list has ready-made are those of the recording.
+            keep_speed = keep_speed or (bool(sample.get("task")) and task.align)
+            most = longest * rate / 100
+            wave, speed = self.augmentation.samples(wave, rate, sample["key"], draw, most, keep_speed)
             if speed != 1 and "align" in sample:
                 align = [[s / speed, e / speed, w] for s, e, w in sample["align"]]
                 sample = {**sample, "align": align}
         mel = self.conf["log_mel_spectrogram_conf"]
-        if len(wave) <= mel["n_fft"] // 2:
+        if len(wave) < max(mel["n_fft"] // 2 + 1, mel["hop_length"]):
             raise BadUtterance(sample["key"], "too_short", f"{len(wave)} samples")
         feats = log_mel_spectrogram(wave, rate, **mel)
         if self.augmentation:
@@ -109,6 +114,9 @@ class OsumDataset(Dataset[Any]):
         transcript = transcript_of(sample, task, text)
         encode = self.tokenizer.encode
         target = torch.tensor(encode(text), dtype=torch.long)
+        # Slower speech has later times, which may take more tokens than there is room for.
+        if self.augmentation and speed != 1 and len(target) > self.conf["filter_conf"]["token_max_length"]:
+            return self.example(item, keep_speed=True)
         return {
             "key": sample["key"],
             "feats": feats,

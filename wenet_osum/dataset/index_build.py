@@ -174,15 +174,24 @@ def _renew(path: Path, spans: list[Span], job: Job) -> Store:
 
 
 def _unchanged(old: Store, wanted: set[str]) -> Iterator[tuple[str, int]]:
-    """Ids and numbers of the parts of ``old`` that are wanted and whose audio files are as they were."""
+    """Ids and numbers of the parts of ``old`` that are wanted and whose audio files are as they were. A part in which
+    something could not be read is looked at again: a program that was not installed, say, shows in no file."""
 
     def check(n: int) -> bool:
-        return all(stamp(path) == was for path, was in old.files(n).items())
+        if any(entry["cause"] in PASSING for entry in old.parts[n]["skipped"]):
+            return False
+        try:
+            return all(stamp(path) == was for path, was in old.files(n).items())
+        except ValueError:  # damaged
+            return False
 
     numbers = [n for n, part in enumerate(old.parts) if part["id"] in wanted]
     for n, good in zip(numbers, ordered_map(check, numbers, _FILE_CHECKS)):
         if good:
             yield old.parts[n]["id"], n
+
+
+PASSING = ("missing", "unreadable", "pipe_failed")  # causes that may be gone the next time
 
 
 @contextlib.contextmanager
@@ -191,6 +200,8 @@ def _locked(store: Path) -> Iterator[None]:
     with open(store.with_name(f".{store.name}.lock"), "w") as lock:
         with contextlib.suppress(OSError):  # a file system without locks: the last one's store stays
             fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in store.parent.glob(f".{store.name}.*.tmp"):  # of a run that was killed here
+            left.unlink(missing_ok=True)
         yield
 
 

@@ -8,6 +8,8 @@ import os
 import re
 import signal
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -62,10 +64,18 @@ class Job:
 _job: Job | None = None  # of a worker process
 
 
+def _end_with(parent: int) -> None:
+    """A process of a pool waits for ever for a parent that was killed; this one ends with it."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def _begin(job: Job) -> None:
     global _job
     _job = job
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     # Otherwise Hugging Face's tokenizers warn in every process that was forked.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 

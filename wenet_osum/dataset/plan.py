@@ -74,6 +74,7 @@ def plan_epoch(
     group: int = 1,
     shuffle: bool = True,
     mix: bool = True,
+    every: int | None = None,
 ) -> Plan:
     """The batches of an epoch.
 
@@ -82,6 +83,7 @@ def plan_epoch(
         task_weights: by name; see ``draw_slots``.
         group: see ``plan_batches``.
         mix: take each corpus by its weight; otherwise every utterance once.
+        every: frames that each utterance is brought to (``pad_or_trim``); None: its own.
     """
     weights = index.weights if mix else [1.0] * len(index.weights)
     rows, copies = occurrences(index.corpus, weights, seed, epoch)
@@ -89,6 +91,8 @@ def plan_epoch(
     # What an epoch takes again is put elsewhere in it.
     block = index.block[rows] + copies * (int(index.block.max(initial=0)) + 1)
     frames, tokens = index.frames[rows], index.tokens_for(rows, slots)
+    if every is not None:
+        frames = np.full_like(frames, every)
     order, bounds = plan_batches(frames, tokens, conf, seed, epoch, group, shuffle, block)
     narrow = rows[order].astype(np.int32), slots[order].astype(np.int16), copies[order].astype(np.int32)
     return Plan(index.tasks, epoch, *narrow, bounds)

@@ -28,6 +28,10 @@ from wenet_osum.dataset.channel import channel
 from wenet_osum.dataset.plan import Item
 from wenet_osum.errors import OsumError
 
+# Batches of a worker that are asked for and not yet taken. Each is a file in memory on its way, of which Linux
+# allows a user about 1,000; a worker that is so far ahead waits for the trainer anyway.
+MOST_AHEAD = 16
+
 
 class Failure(NamedTuple):
     """What a worker sends in place of a batch: what was raised, and where, for a person."""
@@ -37,14 +41,15 @@ class Failure(NamedTuple):
 
 
 class Workers:
-    """``count`` processes that make batches of ``dataset``, each ``prefetch`` of them ahead.
+    """``count`` processes that make batches of ``dataset``, each ``prefetch`` of them ahead, ``MOST_AHEAD`` at most.
 
     Args:
         timeout: seconds that a batch may be waited for.
     """
 
     def __init__(self, dataset: Any, count: int, prefetch: int, timeout: float):
-        self.dataset, self.count, self.prefetch, self.timeout = dataset, count, prefetch, timeout
+        self.dataset, self.count, self.timeout = dataset, count, timeout
+        self.prefetch = min(prefetch, MOST_AHEAD)
         self.processes: list[Any] = []
         self.pipes: list[Any] = []
         context = get_context()
@@ -93,7 +98,8 @@ class Workers:
         items = next(jobs, None)
         if items is None:
             return 0
-        with contextlib.suppress(OSError):  # a dead worker is told when its answer is waited for
+        # A dead worker is told when its answer is waited for.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.pipes[worker].send((self.turn.value, items))
         return 1
 

@@ -23,15 +23,17 @@ class CTC(nn.Module):
         """Summed negative log-likelihood over the batch, a scalar.
 
         hs (B, T, D), or packed (N, D), hs_lens (B,), ys (B, L) with any padding, ys_lens (B,). A transcript longer than
-        its frames allow has infinite loss; it is counted as zero, so that one bad pair cannot end a run.
+        its frames allow has infinite loss; it is counted as zero, so that one bad pair cannot end a run. An utterance without transcript (an answer
+        that is a label alone) has none to teach.
         """
         log_probs = self.log_softmax(hs)
         if hs.dim() == 2:
             log_probs, _ = pad_rows(log_probs, hs_lens.tolist())
         log_probs = log_probs.transpose(0, 1)
-        return F.ctc_loss(
-            log_probs, ys.clamp(min=0), hs_lens, ys_lens, self.blank_id, reduction="sum", zero_infinity=True
+        losses = F.ctc_loss(
+            log_probs, ys.clamp(min=0), hs_lens, ys_lens, self.blank_id, reduction="none", zero_infinity=True
         )
+        return losses[ys_lens > 0].sum()
 
     def log_softmax(self, hs: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, V) float32."""

@@ -12,6 +12,7 @@ from typing import Any
 from wenet_osum.errors import OsumError
 
 WARM_UP, MEMORY, WINDOW = 50, 0.98, 1000
+SCALED = 20  # steps in a row that fp16's scale may need
 
 
 class Health:
@@ -22,17 +23,18 @@ class Health:
     asked from step 50 on).
 
     Args:
-        conf: ``health_conf``: ``loss_ratio`` (0: not asked) and ``max_bad_steps``, the most bad steps among
-            the last 1,000.
+        conf: ``health_conf``: ``loss_ratio`` (0: not asked) and ``max_bad_steps``: at so many bad steps among
+            the last 1,000 the run stops.
     """
 
     def __init__(self, conf: dict[str, Any]):
         self.ratio, self.most = conf["loss_ratio"], conf["max_bad_steps"]
-        self.mean, self.count = 0.0, 0
+        self.mean, self.count, self.scaled = 0.0, 0, 0
         self.bad: deque[int] = deque()
 
     def judge(self, loss: float, norm: float) -> str:
         """Why a step is bad, or nothing. The numbers must be the same on every rank."""
+        self.scaled = 0
         if not math.isfinite(loss):
             return f"the loss is {loss}, not a number to learn from"
         if not math.isfinite(norm):
@@ -43,6 +45,13 @@ class Health:
         memory = min(MEMORY, 1 - 1 / self.count)  # the plain mean until there are enough
         self.mean = memory * self.mean + (1 - memory) * loss
         return ""
+
+    def judge_scaled(self) -> str:
+        """With fp16 a gradient that is not finite is the scale's to mend, unless it stays so: then why that is bad."""
+        self.scaled += 1
+        return (
+            f"the gradient was not finite for {self.scaled} steps in a row" if self.scaled >= SCALED else ""
+        )
 
     def note_bad(self, step: int, why: str, where: str) -> None:
         """Count a bad step.
@@ -55,7 +64,7 @@ class Health:
             self.bad.popleft()
         if len(self.bad) >= self.most:
             what = f"{len(self.bad)} of the last {min(step + 1, WINDOW)} steps were bad, the last: {why}"
-            mend = f"see {where} for the utterances; lower optim_conf.lr, or train with --dtype fp32"
+            mend = f"see {where} for the utterances; go on with a lower grad_clip, or begin with a lower optim_conf.lr"
             raise OsumError(f"step {step}", what, mend)
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ it cuts them back to there, so that they tell of one unbroken run.
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class Journal:
         """One write a call, so that the lines of ranks do not mix."""
         if rows:
             with open(self.model_dir / name, "a", encoding="utf-8") as f:
-                f.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+                f.write("".join(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows))
 
     def train(self, epoch: int, step: int, facts: dict[str, float], rates: list[float]) -> None:
         """Curves, a line of ``log.jsonl`` and one for the eye, after step ``step``."""
@@ -72,3 +73,10 @@ class Journal:
     def close(self) -> None:
         if self.writer is not None:
             self.writer.close()
+
+
+def finite(value: Any) -> Any:
+    """``value`` as JSON can say it: null for what is no number."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

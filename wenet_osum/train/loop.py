@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 import time
 import warnings
 from collections.abc import Callable
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from wenet_osum.checkpoint.weights import load_checkpoint, read_infos, write_checkpoint
+from wenet_osum.checkpoint.weights import llm_elsewhere, load_checkpoint, read_infos, write_checkpoint
 from wenet_osum.constants import IGNORE_ID
 from wenet_osum.dataset.batch import Batch
 from wenet_osum.dataset.loader import Loader
@@ -82,19 +83,25 @@ class Trainer:
         self.mark, self.chief = state.index_mark(train.dataset.index), engine.rank == 0
         # Where the run stands: the epoch, how many of its batches are done, in which plan, optimizer steps.
         self.epoch, self.done, self.group, self.step = epoch, 0, group_size(engine.world_size), step
-        self.seen = self.bad = self.total_steps = 0
+        self.seen = self.bad = 0
         self.health, self.stop, self.stopping = Health(configs["health_conf"]), StopRequest(), False
         self.resumed_at: int | None = None
         self.saved_at: int | None = None
         self.last_bad: dict[str, str] = {}
+        self.dev_skipped: list[dict[str, str]] = []
         facts = state.read_facts(resume) if resume else {}
         if resume:
             self.take_up(facts, resume)
             load_checkpoint(model, resume / "model.pt")
+        if engine.sum(self.step)[0] != self.step * engine.world_size:
+            what = f"rank {engine.rank} goes on at step {self.step}, others at another one"
+            raise OsumError(str(model_dir), what, "give all machines one shared --model_dir")
 
         self.phases = Phases(configs["phases"], model, configs["model_conf"].get("trainable"))
         model.set_trainable(self.phases.everything())  # the optimizer serves all phases
         learning = {n for n, p in model.named_parameters() if p.requires_grad}
+        if not llm_elsewhere(model).isdisjoint(learning):
+            model.decoder.pretrained = False  # it will not be what its folder holds, in no phase
         engine.prepare(model, lambda m: build_optimizer(m, configs["optim"], configs["optim_conf"]))
         self.bare, self.optimizer = engine.bare, engine.optimizer
         weights = {n: p for n, p in self.bare.named_parameters() if n in learning}
@@ -109,14 +116,18 @@ class Trainer:
         self.enter_phase(self.phases.at(self.step))
 
         batches = train.plan(0, 0, group_size(engine.world_size))
-        self.total_steps = self.total_steps or -(-batches // configs["accum_grad"]) * configs["max_epoch"]
+        if not batches:
+            what = f"an epoch of {len(train.dataset.index)} utterances has not one, by the weights of its corpora"
+            raise OsumError("--train_data", what, "raise the weights of the combine YAML")
+        total = -(-batches // configs["accum_grad"]) * configs["max_epoch"]
         self.scheduler = build_scheduler(
-            self.optimizer, configs["scheduler"], configs["scheduler_conf"], self.step, self.total_steps
+            self.optimizer, configs["scheduler"], configs["scheduler_conf"], self.step, total
         )
         self.meter = Meter(train.dataset.table)
         self.journal = Journal(model_dir, log_dir, self.chief, self.step)
         if not (epoch or step):  # from a checkpoint, the lists go on
-            self.journal.cut_back(facts.get("lists", {}))
+            same = resume is not None and resume.resolve().parent.parent == model_dir.resolve()
+            self.journal.cut_back(facts.get("lists", {}) if same else {})
         if self.chief:
             state.drop_after(model_dir, self.step)
         if self.chief and not resume:
@@ -133,7 +144,7 @@ class Trainer:
         state.check_same_run(facts, self.configs, self.mark, folder)
         self.epoch, self.done, self.group = facts["epoch"], facts["done"], facts["group"]
         self.step = self.resumed_at = self.saved_at = facts["step"]
-        self.seen, self.bad, self.total_steps = facts["seen"], facts["bad"], facts["total_steps"]
+        self.seen, self.bad = facts["seen"], facts["bad"]
         self.health.load_state_dict(facts["health"])
 
     def enter_phase(self, phase: int) -> None:
@@ -159,6 +170,8 @@ class Trainer:
 
     def run_epoch(self) -> bool:
         """Train to the end of the epoch; False when asked to stop before it."""
+        if self.resumed_at == self.step and self.every("save_interval"):
+            self.checkpoint(f"step_{self.step - 1}")  # which the run did not come to before it was stopped
         left = self.train_loader.plan(self.epoch, self.done, self.group)
         batches, accum = iter(self.train_loader), self.configs["accum_grad"]
         hidden = None if self.chief else True
@@ -177,6 +190,7 @@ class Trainer:
                 if self.every("save_interval"):
                     self.checkpoint(f"step_{self.step - 1}")
                     self.engine.model.train()
+                    self.meter.restart()
         return True
 
     def every(self, key: str) -> bool:
@@ -217,7 +231,11 @@ class Trainer:
         self.done += len(group) * ranks
         # And one behind it: the figures of the step.
         facts = self.meter.end(self.engine.sum, mean=False)
-        self.update(facts, strange or [key for batch in group for key in batch["keys"]])
+        if not math.isfinite(facts.get("loss", 0.0)) and self.engine.sum(len(strange))[0]:
+            keys = strange  # the others are not to blame
+        else:
+            keys = [key for batch in group for key in batch["keys"]]
+        self.update(facts, keys)
         self.stopping = stop > 0
         return facts.get("loss", 0.0)
 
@@ -241,20 +259,25 @@ class Trainer:
         Args:
             keys: this rank's utterances of the step, or those of them whose loss was not finite.
         """
-        norm = self.engine.clip(self.configs["grad_clip"])
-        loss = facts.get("loss", 0.0)
-        # With fp16 an infinite gradient is the scale's to mend, and no step is taken.
-        scaled = self.engine.scaler is not None and math.isfinite(loss) and not math.isfinite(norm)
         nothing = not facts  # no rank could read an utterance of this step
-        why = "" if scaled or nothing else self.health.judge(loss, norm)
-        self.engine.step(skip=bool(why) or nothing)
+        norm, loss, why = 0.0, facts.get("loss", 0.0), ""
+        if nothing and self.engine.scaler is not None:
+            self.optimizer.zero_grad(set_to_none=True)  # the scale has seen no gradient to scale
+        else:
+            norm = self.engine.clip(self.configs["grad_clip"])
+            if self.engine.scaler is not None and math.isfinite(loss) and not math.isfinite(norm):
+                why = self.health.judge_scaled()
+            elif not nothing:
+                why = self.health.judge(loss, norm)
+            self.engine.step(skip=bool(why) or nothing)
         if self.ema and not (why or nothing):
             self.ema.update()
         if why:
             place = {"epoch": self.epoch, "step": self.step, "rank": self.engine.rank}
-            self.journal.append(BAD_STEPS, [{**place, "cause": why, "keys": keys}])
+            self.journal.append(BAD_STEPS, [{**place, "cause": why, "keys": keys}] if keys else [])
             if self.chief:
-                tqdm.write(f"step {self.step} not taken: {why}; utterances: {', '.join(keys[:3])} ...")
+                names = f": {', '.join(keys[:3])} ..." if keys else ""
+                tqdm.write(f"step {self.step} not taken: {why}; utterances in {BAD_STEPS}{names}")
             self.health.note_bad(self.step, why, str(self.model_dir / BAD_STEPS))
         with warnings.catch_warnings():
             warnings.filterwarnings(
@@ -295,8 +318,10 @@ class Trainer:
         self.dev_loader.plan(0)
         meter = Meter(self.dev_loader.dataset.table)
         meter.begin()
+        self.dev_skipped = []
         for batch in self.dev_loader:
             self.list_skipped(batch["skipped"])
+            self.dev_skipped += batch["skipped"]
             counts = dict(zip(("target", "ctc"), map(float, token_counts(batch))))
             empty = not batch["keys"]
             if empty and self.engine.world_size == 1:
@@ -324,9 +349,11 @@ class Trainer:
         up again; one that was stopped behind it finds the checkpoint and what validation said."""
         path = self.model_dir / f"{tag}.pt"
         infos = path.with_suffix(".yaml")
-        if self.resumed_at == self.step and infos.is_file():
+        if self.resumed_at == self.step and infos.is_file() and path.is_file():
             found = read_infos(infos)
             if found["step"] == self.step - tag.startswith("step_"):
+                if self.chief:
+                    self.list_skipped(found["dev_skipped"])
                 self.journal.dev(self.epoch, self.step, found["loss_dict"])
                 return path
         self.save_state()
@@ -344,7 +371,7 @@ class Trainer:
             inside = tag.startswith("step_")
             rates = [float(lr) for lr in self.scheduler.get_last_lr()]
             step = self.step - inside
-            infos.update(epoch=self.epoch, step=step, loss_dict=dev, lrs=rates)
+            infos.update(epoch=self.epoch, step=step, loss_dict=dev, lrs=rates, dev_skipped=self.dev_skipped)
             self.journal.curves(*("cv", step) if inside else ("epoch", self.epoch), dev)
         write_checkpoint(weights, path, infos)
         return path
@@ -358,19 +385,24 @@ class Trainer:
         if self.chief:
             parts = state.unfinished(self.model_dir, self.step)
         self.engine.barrier()
-        self.engine.save_state(parts)
-        weights = self.engine.weights()
-        averages = self.ema and {n: self.engine.full(t) for n, t in self.ema.state_dict().items()}
-        if weights is not None:
-            state.save_tensors(weights, parts / "model.pt")
-            if averages:
-                state.save_tensors(averages, parts / "ema.pt")
-            state.write_state(folder, parts, self.facts(), self.configs["keep_states"])
+        try:
+            self.engine.save_state(parts)
+            weights = self.engine.weights()
+            averages = self.ema and {n: self.engine.full(t) for n, t in self.ema.state_dict().items()}
+            if weights is not None:
+                state.save_tensors(weights, parts / "model.pt")
+                if averages:
+                    state.save_tensors(averages, parts / "ema.pt")
+                state.write_state(folder, parts, self.facts(), self.configs["keep_states"])
+        except BaseException:
+            if self.chief:  # a full disk has no room for half a state
+                shutil.rmtree(parts, ignore_errors=True)
+            raise
         self.engine.barrier()
         self.saved_at = self.step
 
     def facts(self) -> dict[str, Any]:
         where = {"epoch": self.epoch, "done": self.done, "group": self.group, "step": self.step}
-        counts = {"seen": self.seen, "bad": self.bad, "total_steps": self.total_steps}
+        counts = {"seen": self.seen, "bad": self.bad}
         run = {"configs": self.configs, "index": self.mark, "world_size": self.engine.world_size}
         return {**where, **counts, **run, "health": self.health.state_dict(), "lists": self.journal.sizes()}

@@ -32,6 +32,7 @@ class Phases:
         self.parts: list[list[str]] = []
         if conf and trainable is not None:
             raise OsumError("model_conf.trainable", "is given beside phases", "keep one of the two")
+        parts = model.parts()
         for n, phase in enumerate(conf):
             where, last = f"phases[{n}]", n == len(conf) - 1
             if not isinstance(phase, dict) or not set(phase) <= {"steps", "trainable"}:
@@ -42,12 +43,15 @@ class Phases:
             if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
                 raise OsumError(f"{where}.steps", f"is {steps!r}", "give a whole number from 1 up")
             names = phase.get("trainable")
-            if not isinstance(names, list) or not names:
+            if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
                 raise OsumError(f"{where}.trainable", f"is {names!r}", "name at least one part")
-            unknown = [name for name in names if name not in model.parts()]
+            unknown = [name for name in names if name not in parts]
             if unknown:
-                mend = f"choose from {', '.join(model.parts())}"
+                mend = f"choose from {', '.join(parts)}"
                 raise OsumError(f"{where}.trainable", f"no part {unknown[0]!r}", mend)
+            if not any(parts[n] and (n != "ctc" or model.ctc_weight > 0) for n in names):
+                mend = "name a part that has weights and a loss"
+                raise OsumError(f"{where}.trainable", f"nothing would learn in {', '.join(names)}", mend)
             before = self.ends[-1] if self.ends else 0
             self.ends.append(float("inf") if last or steps is None else before + steps)
             self.parts.append(names)

@@ -15,18 +15,23 @@ same for every rank.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import logging
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from wenet_osum.checkpoint.weights import read_infos
 from wenet_osum.errors import OsumError
 from wenet_osum.fileio import atomic_write
 
@@ -60,12 +65,20 @@ def write_state(folder: Path, parts: Path, facts: dict[str, Any], keep: int) -> 
         json.dump({**facts, "files": sizes}, f, ensure_ascii=False)
     for path in parts.rglob("*"):  # on the disk before the name is
         sync(path)
-    if folder.exists():  # a run that goes on from an older state comes by here again
-        shutil.rmtree(folder)
+    if folder.exists():
+        remove(folder)
     os.replace(parts, folder)
     sync(folder.parent)
     for old in list(whole_states(folder.parent.parent))[keep:]:
-        shutil.rmtree(old)
+        remove(old)
+
+
+def remove(folder: Path) -> None:
+    """Take a state's name away before its files, so that a kill leaves nothing that looks like one."""
+    gone = folder.with_name(f".{folder.name}.gone.tmp")
+    shutil.rmtree(gone, ignore_errors=True)
+    os.replace(folder, gone)
+    shutil.rmtree(gone)
 
 
 def sync(path: Path) -> None:
@@ -92,9 +105,15 @@ def save_tensors(content: Any, path: Path) -> None:
         torch.save(content, f)
 
 
+def all_states(model_dir: Path) -> list[Path]:
+    """The folders named as states are, the newest first."""
+    found = (model_dir / FOLDER).glob("step_*")
+    return sorted((f for f in found if re.fullmatch(r"step_\d{8,}", f.name)), reverse=True)
+
+
 def whole_states(model_dir: Path) -> Iterator[Path]:
     """The states of a run that are whole, the newest first; one that is not is told and passed over."""
-    for folder in sorted((model_dir / FOLDER).glob("step_*"), reverse=True):
+    for folder in all_states(model_dir):
         try:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
             whole = all((folder / name).stat().st_size == size for name, size in facts["files"].items())
@@ -107,31 +126,67 @@ def whole_states(model_dir: Path) -> Iterator[Path]:
 
 
 def drop_after(model_dir: Path, step: int) -> None:
-    """Remove the states of later steps than the run stands at: of an earlier run in this folder, or of one that is
-    now gone back on. Left there, ``auto`` would take them up."""
-    for folder in (model_dir / FOLDER).glob("step_*"):
-        if int(folder.name.removeprefix("step_")) > step:
-            logging.info("%s: of a run that is begun anew or gone back on, removed", folder)
-            shutil.rmtree(folder)
+    """Remove the states and checkpoints of later steps than the run stands at: of an earlier run in this folder, or
+    of one that is now gone back on. Left there, they would be taken for this run's."""
+    late = [f for f in all_states(model_dir) if int(f.name.removeprefix("step_")) > step]
+    for folder in late:
+        remove(folder)
+    for infos in model_dir.glob("*.yaml"):
+        ours = re.fullmatch(r"(epoch|step)_\d+", infos.stem)
+        if ours and read_infos(infos)["step"] + infos.stem.startswith("step_") > step:
+            late.append(infos)
+            infos.unlink()
+            infos.with_suffix(".pt").unlink(missing_ok=True)
+    if late:
+        names = ", ".join(sorted(f.stem for f in late))
+        logging.info("%s: of a run that is begun anew or gone back on, removed: %s", model_dir, names)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
     return json.loads((folder / FACTS).read_text(encoding="utf-8"))
 
 
-def find_state(resume: str, model_dir: Path) -> Path | None:
+@contextlib.contextmanager
+def only_run(model_dir: Path) -> Iterator[None]:
+    """No other run trains in this folder for as long.
+
+    Raises:
+        OsumError: one does.
+    """
+    model_dir.mkdir(parents=True, exist_ok=True)
+    with open(model_dir / ".lock", "a") as f:
+        try:
+            # Of this process alone: data workers, which may live a moment longer, do not inherit it.
+            fcntl.lockf(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OsumError(str(model_dir), "another run trains here", "wait for it, or stop it") from None
+        except OSError:  # a file system without locks
+            logging.info("%s: cannot be locked against a second run", model_dir)
+        yield
+
+
+def check_unstated(resume: str | None, model_dir: Path) -> None:
+    """Raises:
+    OsumError: nothing was said of the states that are there, and a run from the start would remove them.
+    """
+    if resume is None and (found := all_states(model_dir)):
+        what = f"has the states of a run (the newest {found[0].name})"
+        raise OsumError(str(model_dir), what, "give --resume auto to go on, or --resume none to begin anew")
+
+
+def find_state(resume: str | None, model_dir: Path) -> Path | None:
     """The state that ``--resume`` means: ``auto`` is the newest whole one, if there is any; else a folder.
 
     Raises:
         OsumError: the folder named is no whole state.
     """
-    if resume == "none":
+    if resume in (None, "none"):
         return None
     if resume == "auto":
         found = next(whole_states(model_dir), None)
         logging.info("--resume auto: %s", found or f"no state in {model_dir / FOLDER}, so from the start")
         return found
-    folder = Path(resume)
+    folder = Path(str(resume))
     if folder not in list(whole_states(folder.parent.parent)):
         raise OsumError(f"--resume {resume}", "is no whole state", f"name a folder of {FOLDER}/, or auto")
     return folder
@@ -139,8 +194,10 @@ def find_state(resume: str, model_dir: Path) -> Path | None:
 
 def index_mark(index: Any) -> str:
     """A mark of what the plan of an epoch follows from: the utterances' lengths, tasks, answers, corpora, blocks."""
-    mark = 0
-    for column in (index.frames, index.tasks.number, index.answers, index.corpus, index.block):
+    # Sets of tasks by their names: their numbers depend on which list was looked at first.
+    code = np.array([zlib.crc32(repr(names).encode()) for names in index.tasks.sets], np.uint32)
+    mark = zlib.crc32(repr(index.weights).encode())
+    for column in (index.frames, code[index.tasks.number], index.answers, index.corpus, index.block):
         mark = zlib.crc32(column.tobytes(), mark)
     return f"{len(index)}:{mark:08x}"
 
@@ -152,7 +209,9 @@ def check_same_run(facts: dict[str, Any], configs: dict[str, Any], mark: str, wh
     theirs, ours = flat(facts["configs"]), flat(json.loads(json.dumps(configs)))
     for key in sorted({*theirs, *ours}):
         head = key.split(".")[0]
-        if theirs.get(key) != ours.get(key) and key not in FREE and head not in FREE:
+        # Where a file lies may change, and what is in a tokenizer shows in its size and in the answers' lengths.
+        free = key in FREE or head in FREE or key.endswith("_path")
+        if theirs.get(key) != ours.get(key) and not free:
             what = f"was saved with {key} {theirs.get(key)!r}, this run has {ours.get(key)!r}"
             raise OsumError(f"{where}", what, "make them agree, or begin anew with --resume none")
     if facts["index"] != mark:
