@@ -406,3 +406,20 @@ def test_bad_input_fields_of_ones_own_do_not_move_the_audio(tmp_path: Path, toke
     sample = {"key": "a", "wav": str(write_wav(tmp_path / "a.wav", 0.5)), "txt": "no", "tar": "/x"}
     dataset = dataset_of(write_list(tmp_path / "a.list", [sample]), tokenizer)
     assert isinstance(dataset[Item(0, "asr", 0)], dict)
+
+
+def test_times_of_a_ready_made_answer_keep_their_speed(tmp_path: Path):
+    """OSUM's own lists have the times in the text; only times that are fields can follow the speed."""
+    path = write_wav(tmp_path / "a.wav", 1.0)
+    ready = {"key": "a", "wav": str(path), "txt": "<0.10>no<0.40>", "task": "<TRANSCRIBE> <ALIGN>"}
+    fields = {"key": "b", "wav": str(path), "txt": "no", "align": [[0.1, 0.4, "no"]]}
+    tokenizer, table = CharTokenizer(write_units(tmp_path / "units.txt")), load_tasks()
+    changes = {"speed_perturb": True, "speed_perturb_conf": {"speeds": [0.5]}, "task_weights": {"srwt": 1}}
+    conf = {**DATASET_DEFAULTS, **changes, "prompt_conf": {"style": "tag", "lang": "auto", "number": 1}}
+    index = build_index(
+        write_list(tmp_path / "d.list", [ready, fields]), "raw", table, tokenizer.encode, conf
+    )
+    dataset = OsumDataset(index, table, tokenizer, conf, 777, train=True)
+    a, b = (dataset.example(Item(row, "srwt", 0)) for row in (0, 1))
+    assert tokenizer.decode(a["target"].tolist()) == "<0.10>no<0.40>" and len(a["feats"]) == 100
+    assert tokenizer.decode(b["target"].tolist()) == "<0.20>no<0.80>" and len(b["feats"]) == 200

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import command, one_error_line, run_config, stage2_config, write_corpus
+from helpers import LLM, command, one_error_line, run_config, stage2_config, write_corpus
 
 from wenet_osum.bin import train
 from wenet_osum.checkpoint.weights import read_state
@@ -254,3 +254,62 @@ def test_resume_from_an_older_state_and_from_none(tmp_path: Path, corpus: Path):
     assert [f.name for f in whole_states(tmp_path / "m")] == [
         f"step_{n:08d}" for n in (12, 10, 5)
     ]  # none of before
+
+
+@pytest.mark.integration
+def test_bad_input_states_that_nothing_was_said_of(
+    tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+):
+    """A forgotten flag does not cost the run; ``none`` said aloud begins anew and leaves nothing of the old one."""
+    config = config_of(tmp_path, max_epoch=2)
+    args = arguments(config, corpus, tmp_path / "m", 0)
+    silent = [a for a in args if a not in ("--resume", "auto")]
+    assert command(train.main, *args) == 0
+    capsys.readouterr()
+    assert command(train.main, *silent) == 1
+    assert "give --resume auto to go on" in one_error_line(capsys.readouterr().err)
+    assert len(list(whole_states(tmp_path / "m"))) == 2
+    one = ["--resume", "none", "--override_config", "max_epoch=1"]
+    assert command(train.main, *silent, *one) == 0
+    assert not (tmp_path / "m" / "epoch_1.pt").exists() and (tmp_path / "m" / "epoch_0.pt").exists()
+
+
+@pytest.mark.integration
+def test_more_epochs_of_a_linear_schedule_are_not_trained_at_rate_0(tmp_path: Path, corpus: Path):
+    config = config_of(tmp_path, max_epoch=1, scheduler="linear")
+    args = arguments(config, corpus, tmp_path / "m", 0)
+    assert command(train.main, *args) == 0
+    assert command(train.main, *args, "--override_config", "max_epoch=2") == 0
+    rates = [s["lr"] for s in steps(tmp_path / "m") if "lr" in s]
+    assert len(rates) == 24 and all(rate > 0 for rate in rates[12:23])
+
+
+@pytest.mark.integration
+def test_a_checkpoint_that_was_due_is_written_by_the_run_that_goes_on(tmp_path: Path, corpus: Path):
+    from wenet_osum.train.loop import Trainer
+
+    config = config_of(tmp_path, max_epoch=1, save_interval=4, state_interval=4)
+    args = arguments(config, corpus, tmp_path / "m", 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "validate", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train.main(args)
+    assert not list((tmp_path / "m").glob("step_*.pt"))
+    assert command(train.main, *args) == 0
+    assert {p.stem for p in (tmp_path / "m").glob("step_*.pt")} == {"step_3", "step_7", "step_11"}
+
+
+@pytest.mark.integration
+def test_an_llm_that_learned_in_an_earlier_phase_stays_in_checkpoints(tmp_path: Path, corpus: Path):
+    """Its folder no longer holds what it has become."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = {k: v for k, v in LLM.items() if k != "model_type"}
+    llm = AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen2", vocab_size=300, **shape))
+    llm.save_pretrained(tmp_path / "llm")
+    phases = [{"steps": 2, "trainable": ["llm"]}, {"trainable": ["adapter"]}]
+    model = stage2_config(decoder_conf={"llm": str(tmp_path / "llm")}, ctc="none")
+    config = run_config(tmp_path, model, phases=phases)
+    assert command(train.main, *arguments(config, corpus, tmp_path / "m", 0)) == 0
+    last = read_state(tmp_path / "m" / "final.pt")
+    assert any(n.startswith("decoder.causal_lm") for n in last)
