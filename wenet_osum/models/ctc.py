@@ -22,9 +22,9 @@ class CTC(nn.Module):
     def forward(self, hs: Tensor, hs_lens: Tensor, ys: Tensor, ys_lens: Tensor) -> Tensor:
         """Summed negative log-likelihood over the batch, a scalar.
 
-        hs (B, T, D), or packed (N, D), hs_lens (B,), ys (B, L) with any padding, ys_lens (B,). A transcript longer than
-        its frames allow has infinite loss; it is counted as zero, so that one bad pair cannot end a run. An utterance without transcript (an answer
-        that is a label alone) has none to teach.
+        hs (B, T, D), or packed (N, D), hs_lens (B,), ys (B, L) with any padding, ys_lens (B,). A transcript
+        longer than its frames allow has infinite loss; it is counted as zero, so that one bad pair cannot end a
+        run. An utterance without transcript (an answer that is a label alone) has none to teach.
         """
         log_probs = self.log_softmax(hs)
         if hs.dim() == 2:

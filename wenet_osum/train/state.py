@@ -115,8 +115,8 @@ def whole_states(model_dir: Path) -> Iterator[Path]:
     """The states of a run that are whole, the newest first; one that is not is told and passed over."""
     for folder in all_states(model_dir):
         try:
-            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            whole = all((folder / name).stat().st_size == size for name, size in facts["files"].items())
+            sizes = read_facts(folder)["files"].items()
+            whole = all((folder / name).stat().st_size == size for name, size in sizes)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             whole = False
         if whole:
