@@ -48,7 +48,7 @@ LLM = {
 EOS = 151643
 OPTIM = {"lr": 5e-5, "betas": [0.9, 0.99], "eps": 1e-6, "weight_decay": 0.01}  # OSUM's
 CLIP = 5.0
-FRAMES = {"fp32": 2000, "bf16": 4000}  # of our packs
+FRAMES = {"fp32": 2400, "bf16": 4000}  # of our packs
 OSUM_FRAMES = 3900
 CPU = torch.device("cpu")
 

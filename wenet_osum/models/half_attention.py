@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+PAIRS = 1 << 20  # scores alive at once, 4 MB: heads that stay in the cache take half the time of all together
+
 
 class _Attend(torch.autograd.Function):
     """Scores and softmax in fp32, the other products in bf16, as the fused kernels do. The probabilities
@@ -15,25 +17,35 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool) -> Tensor:
         heads, length = q.shape[1:3]
-        q = q.reshape(1, k.size(1), -1, q.size(3))  # the query heads that share a key head go together
-        scores = torch.matmul(q.float(), k.float().transpose(2, 3))
-        if causal:
-            later = torch.ones(length, length, dtype=torch.bool).triu_(1)
-            scores.view(1, heads, length, length).masked_fill_(later, float("-inf"))
-        p = scores.mul_(scale).softmax(dim=-1).to(q.dtype)
+        k, v = k[0], v[0]
+        q = q.reshape(len(k), -1, q.size(3))  # the query heads that share a key head go together
+        out = q.new_empty(*q.shape[:2], v.size(2))
+        p = q.new_empty(*q.shape[:2], length)
+        later = torch.ones(length, length, dtype=torch.bool).triu_(1)
+        step = max(1, PAIRS // (q.size(1) * length))
+        for part in (slice(n, n + step) for n in range(0, len(k), step)):
+            scores = torch.bmm(q[part].float(), k[part].float().transpose(1, 2))
+            if causal:
+                scores.view(-1, length, length).masked_fill_(later, float("-inf"))
+            p[part] = scores.mul_(scale).softmax(dim=-1)
+            torch.bmm(p[part], v[part], out=out[part])
         ctx.save_for_backward(q, k, v, p)
-        ctx.scale = scale
-        return (p @ v).view(1, heads, length, v.size(3))
+        ctx.scale, ctx.step = scale, step
+        return out.view(1, heads, length, v.size(2))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, p = ctx.saved_tensors
-        out = grads[0].reshape(q.shape[:3] + v.shape[3:])
-        to_p = (out @ v.transpose(2, 3)).float()
-        to_p -= (to_p * p).sum(dim=-1, keepdim=True)
-        to_scores = to_p.mul_(p).mul_(ctx.scale).to(q.dtype)
-        to_q = (to_scores @ k).view(1, -1, k.size(2), q.size(3))
-        return to_q, to_scores.transpose(2, 3) @ q, p.transpose(2, 3) @ out, None, None
+        to_out = grads[0].reshape(*q.shape[:2], v.size(2))
+        to_q, to_k, to_v = (torch.empty(t.shape, dtype=t.dtype) for t in (q, k, v))
+        for part in (slice(n, n + ctx.step) for n in range(0, len(k), ctx.step)):
+            to_p = torch.bmm(to_out[part], v[part].transpose(1, 2)).float()
+            to_p -= (to_p * p[part]).sum(dim=-1, keepdim=True)
+            to_scores = to_p.mul_(p[part]).mul_(ctx.scale).to(q.dtype)
+            torch.bmm(to_scores, k[part], out=to_q[part])
+            torch.bmm(to_scores.transpose(1, 2), q[part], out=to_k[part])
+            torch.bmm(p[part].transpose(1, 2), to_out[part], out=to_v[part])
+        return to_q.view(1, -1, k.size(1), q.size(2)), to_k[None], to_v[None], None, None
 
 
 def suits(q: Tensor, dropout: float) -> bool:

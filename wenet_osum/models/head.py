@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 CHUNK = 1 << 24  # logits alive at once: 64 MB of floats
 
@@ -59,10 +58,18 @@ def loss_and_gradients(
     grads = [torch.zeros(size, device=hidden.device) if want else None for size, want in zip(sizes, wants)]
     each = torch.zeros(len(hidden), device=hidden.device)
     right = torch.zeros((), dtype=torch.long, device=hidden.device)
-    rows = max(1, CHUNK // weight.size(0))
+    rows = max(1, min(CHUNK // weight.size(0), len(hidden)))
+    # One buffer for all chunks: a fresh one each time costs as much in page faults as a matrix product.
+    products = hidden.new_empty(rows, weight.size(0))
+    floats = (
+        products
+        if products.dtype == torch.float32
+        else products.new_empty(products.shape, dtype=torch.float32)
+    )
     for start in range(0, len(hidden), rows):
         h, label, w = (t[start : start + rows] for t in (hidden, labels, weights))
-        logits = F.linear(h, weight).float()
+        product = torch.mm(h, weight.t(), out=products[: len(h)])
+        logits = floats[: len(h)].copy_(product)  # itself in fp32
         if bias is not None:
             logits += bias
         top, guess = logits.max(dim=-1)
@@ -76,7 +83,7 @@ def loss_and_gradients(
         grad[torch.arange(len(h), device=h.device), label] -= w
         if grads[2] is not None:
             grads[2] += grad.sum(dim=0)
-        grad = grad.to(weight.dtype)
+        grad = product.copy_(grad)
         if grads[0] is not None:
             grads[0][start : start + rows] = grad @ weight
         if grads[1] is not None:
