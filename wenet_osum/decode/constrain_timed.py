@@ -1,0 +1,259 @@
+"""The rule for timed words, ``<start>word<end><start>word<end>``, as ``tasks/timed.py`` reads them."""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from wenet_osum.decode.pieces import Vocabulary, hundredths, missing, solid_part, spell
+from wenet_osum.errors import OsumError
+
+_CHUNK = re.compile(rb"[<>]|[^<>]+")
+_BEGUN = re.compile(rb"(0|[1-9][0-9]{0,5})(?:\.([0-9]{0,2}))?")
+_WHOLE = re.compile(rb"(0|[1-9][0-9]{0,5})(?:\.([0-9]{1,2}))?")
+
+
+class State(NamedTuple):
+    """Where in the form an answer stands.
+
+    Attributes:
+        place: ``gap`` between words, ``start`` in a start time, ``open`` behind it, ``word`` in a word,
+            ``end`` in an end time.
+        floor: the hundredths of a second that the next time may not be below: the start of the word, or in
+            ``gap`` and ``start`` of the word before; -1 before anything is written.
+        rest: what is written of the time, or the begun character's bytes in a word.
+    """
+
+    place: str
+    floor: int
+    rest: bytes = b""
+
+
+class Form:
+    """What all states of one answer share; keeps what it has worked out.
+
+    Args:
+        stops: ids that may be written where the answer may end.
+        limit: the latest time, in hundredths of a second.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, stops: Tensor, limit: int):
+        self.vocabulary, self.stops, self.limit = vocabulary, stops, limit
+        self.longest = len(f"<{limit / 100:.2f}>")  # of an end time, in tokens
+        self.plenty = 2 * self.longest + 8  # with so many tokens left nothing is refused for room
+        self._ids: dict[tuple[State, int], Tensor] = {}
+        self._closing: dict[tuple[int, bytes], int] = {}
+        self._words: dict[int, Tensor] = {}
+
+    # Walking
+
+    def walk(self, state: State | None, piece: bytes) -> State | None:
+        """The state behind a piece; None where it does not fit."""
+        for chunk in _CHUNK.findall(piece):
+            if state is None:
+                break
+            state = self._step(state, chunk)
+        return state
+
+    def _step(self, state: State, chunk: bytes) -> State | None:
+        place, floor, rest = state
+        if chunk == b"<":
+            if place == "gap":
+                return State("start", max(floor, 0))
+            return State("end", floor) if place == "word" and not rest else None
+        if place in ("start", "end"):
+            if chunk != b">":
+                return State(place, floor, rest + chunk) if self._leads_on(floor, rest + chunk) else None
+            if not self._fits(floor, rest):
+                return None
+            return State("open", self._value(rest)) if place == "start" else State("gap", floor)
+        if place == "gap":  # some tokenizers put one blank in front of all they write
+            return State("gap", 0) if (floor, chunk) == (-1, b" ") else None
+        spelled = spell(rest, chunk) if chunk != b">" else None
+        if spelled is None or solid_part(spelled[0]) != spelled[0]:
+            return None
+        return State("word", floor, spelled[1])
+
+    def _value(self, time: bytes) -> int:
+        match = _WHOLE.fullmatch(time)
+        return hundredths(match) if match else -1
+
+    def _fits(self, floor: int, time: bytes) -> bool:
+        return floor <= self._value(time) <= self.limit
+
+    def _leads_on(self, floor: int, time: bytes) -> bool:
+        """Whether a time that is legal here begins so."""
+        match = _BEGUN.fullmatch(time)
+        if not match:
+            return not time
+        whole, decimals = int(match[1]), match[2]
+        if decimals is not None:
+            size = 10 ** (2 - len(decimals))
+            low = whole * 100 + int(decimals or b"0") * size
+            return low <= self.limit and floor <= low + size - 1
+        more = range(7 - len(match[1])) if whole else (0,)
+        return any(whole * 10**n * 100 <= self.limit and floor <= (whole + 1) * 10**n * 100 - 1 for n in more)
+
+    # Room
+
+    def need(self, state: State) -> int:
+        """Tokens that surely suffice to come from a state to the end, the end id included."""
+        place, floor, rest = state
+        if place == "gap":
+            return 1
+        if place == "open":
+            return 1 + self._mark(floor) + 1
+        if place == "word":
+            return missing(rest) + self._mark(floor) + 1
+        return self._close(floor, rest) + (1 if place == "end" else 1 + self.longest + 1)
+
+    def _mark(self, floor: int) -> int:
+        """Tokens of the shortest end time that is not before ``floor``."""
+        return 1 if len(self._times(floor)) else 1 + self._close(floor, b"")
+
+    def _close(self, floor: int, time: bytes) -> int:
+        """The fewest characters that complete a begun time, its ``>`` included."""
+        key = floor, time
+        if key not in self._closing:
+            n, begun = 1, [time]
+            while not any(self._fits(floor, t) for t in begun):
+                longer = [t + bytes([c]) for t in begun for c in b"0123456789."]
+                n, begun = n + 1, [t for t in longer if self._leads_on(floor, t)]
+            self._closing[key] = n
+        return self._closing[key]
+
+    # Ids
+
+    def _times(self, floor: int) -> Tensor:
+        """The whole time marks from ``floor`` to the limit."""
+        values, ids = self.vocabulary.times
+        return ids[bisect_left(values, floor) : bisect_right(values, self.limit)]
+
+    def _pieces(self, state: State) -> Iterator[tuple[int, bytes]]:
+        """Pieces with brackets, and within a time with digits, that might fit."""
+        if not self.vocabulary.spells_times:
+            return
+        marked, numeric = self.vocabulary.marked, self.vocabulary.numeric
+        if state.place in ("start", "end"):
+            for first in b"0123456789.":
+                yield from numeric.get(first, ())
+                yield from marked.get(first, ())
+            yield from marked.get(ord(">"), ())
+        elif state.place == "gap":
+            yield from marked.get(ord("<"), ())
+            yield from marked.get(ord(" "), ()) if state.floor < 0 else ()
+        else:
+            for first in marked:
+                yield from marked[first] if first != ord(">") else ()
+
+    def allowed(self, state: State, room: int) -> Tensor:
+        left = min(room, self.plenty) - 1
+        ids = self._marks(state, left)
+        if state.place in ("open", "word") and not state.rest:
+            spare = left - self._mark(state.floor) - 1
+            if spare >= 0:
+                ids = torch.cat([self.words(spare), ids]) if len(ids) else self.words(spare)
+        return ids if len(ids) else self.stops
+
+    def _marks(self, state: State, left: int) -> Tensor:
+        """All that may come next but whole pieces of words, of which there are very many."""
+        key = state, left
+        if key in self._ids:
+            return self._ids[key]
+        vocabulary, (place, floor, rest) = self.vocabulary, state
+        found = list(vocabulary.blanks) if place == "gap" and floor < 0 and left >= 1 else []
+        if place == "word" and rest:
+            spare = left - self._mark(floor) - 1
+            for i, text, pending in vocabulary.tails(rest):
+                if solid_part(text) == text and missing(pending) <= spare:
+                    found.append(i)
+        for i, piece in self._pieces(state):
+            after = self.walk(state, piece)
+            if after is not None and self.need(after) <= left:
+                found.append(i)
+        parts = [torch.tensor(found, dtype=torch.long)]
+        if place == "gap":
+            parts.append(self.stops)
+            if left >= 3:  # a word and a mark must follow, and the end
+                parts.append(self._times(max(floor, 0)))
+        elif place == "word" and not rest and left >= 1:
+            parts.append(self._times(floor))
+        self._ids[key] = torch.cat(parts)
+        return self._ids[key]
+
+    def words(self, spare: int) -> Tensor:
+        """Pieces of words whose last character lacks no more bytes than ``spare``."""
+        spare = min(spare, 3)
+        if spare not in self._words:
+            kinds = self.vocabulary.kinds
+            self._words[spare] = torch.cat(
+                [torch.tensor([], dtype=torch.long)]
+                + [ids for kind, ids in kinds.items() if not kind.blank and kind.missing <= spare]
+            )
+        return self._words[spare]
+
+
+@dataclass(frozen=True)
+class TimedRule:
+    """See ``timed_rule``."""
+
+    form: Form
+    state: State
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The ids beside the end id that end the answer."""
+        return frozenset(self.form.stops[1:].tolist())
+
+    def allowed(self, room: int) -> Tensor:
+        """(n,) ids that may come next, with ``room`` tokens left, the end id included."""
+        return self.form.allowed(self.state, room)
+
+    def after(self, token: int) -> TimedRule:
+        """The rule for what follows a token.
+
+        Raises:
+            ValueError: the token is not allowed here.
+        """
+        piece = self.form.vocabulary.pieces[token] if token < len(self.form.vocabulary.pieces) else None
+        state = self.form.walk(self.state, piece) if piece else None
+        if state is None:
+            if self.state.place == "gap" and bool((self.form.stops == token).any()):
+                return self
+            raise ValueError(f"token {token} cannot follow {self.state}")
+        return TimedRule(self.form, state)
+
+
+def timed_rule(
+    vocabulary: Vocabulary, eos: int, duration: float, time_step: float = 0.01, ends: Iterable[int] = ()
+) -> TimedRule:
+    """Timed words: a word has characters and no blank, times have at most two decimals, lie between 0 and
+    the audio's end, and starts do not go back. A word may begin before the one in front of it ends.
+
+    A time is one piece, or is spelled in any pieces. Not allowed are pieces with a blank in them, and pieces
+    of more than ``TIME_BYTES`` that ``_MARKED`` of pieces.py does not match, since they fit nowhere.
+
+    Args:
+        eos: the end id, allowed between words alone.
+        duration: of the audio, in seconds; a time may be rounded up to the next ``time_step``.
+        ends: other ids that end the words, where the end id may.
+
+    Raises:
+        OsumError: a tokenizer that cannot write times.
+    """
+    if vocabulary.joint:
+        what = f"writes {vocabulary.joint!r} inside words and times"
+        raise OsumError("tokenizer_conf.connect_symbol", what, "leave it out, or use --no_constrain")
+    if not vocabulary.spells_times and not vocabulary.times[0]:
+        what = "has neither whole times such as <0.40> nor all of 0-9 . < >"
+        raise OsumError("the tokenizer", what, "train it with times, or use --no_constrain")
+    steps = math.ceil(duration / time_step - 1e-6)
+    limit = min(max(0, round(steps * time_step * 100)), 999_999_99)
+    return TimedRule(Form(vocabulary, vocabulary.stops(eos, ends), limit), State("gap", -1))
