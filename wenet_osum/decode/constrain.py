@@ -45,6 +45,11 @@ class TextRule:
     known: dict[tuple[bool, bytes, int], Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @property
+    def least(self) -> int:
+        """The least room in which the text can be finished, in tokens with the end id."""
+        return missing(self.pending) + (1 if self.free else 2)
+
+    @property
     def ends(self) -> frozenset[int]:
         """The ids beside the end id that end the text."""
         return frozenset(self.stops[1:].tolist())
@@ -118,15 +123,19 @@ def body_rule(
 ) -> TextRule | TimedRule | None:
     """The rule of a task's body; None for a task that has none, only labels.
 
+    Behind timed words the rule also writes the labels and the mark of a reply, if the task has them: see
+    ``constrain_tags``. The body is then what stands before ``Task.label_span``.
+
     Args:
-        ends: the task's ``label_starts``.
+        ends: the task's ``label_starts``, which end a transcript.
         duration: of the audio in seconds, for timed words; ``time_step``: see ``timed_rule``.
 
     Raises:
         OsumError: see ``text_rule`` and ``timed_rule``.
     """
     if task.align:
-        return timed_rule(vocabulary, eos, duration, time_step, ends)
+        tags = [f.values for f in task.fields] + [(REPLY_MARK.strip("<>"),)] * task.reply
+        return timed_rule(vocabulary, eos, duration, time_step, tags)
     return text_rule(vocabulary, eos, ends) if task.transcript else None
 
 

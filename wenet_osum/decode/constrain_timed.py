@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from wenet_osum.decode.constrain_tags import Tags
 from wenet_osum.decode.pieces import Vocabulary, hundredths, missing, solid_part, spell
 from wenet_osum.errors import OsumError
 
@@ -24,11 +25,12 @@ class State(NamedTuple):
     """Where in the form an answer stands.
 
     Attributes:
-        place: ``gap`` between words, ``start`` in a start time, ``open`` behind it, ``word`` in a word,
-            ``end`` in an end time.
+        place: ``gap`` between words, ``start`` in a start time (or, so far alike, in the first label), ``open``
+            behind it, ``word`` in a word, ``end`` in an end time; ``tag`` in a label, ``tags`` behind it.
         floor: the hundredths of a second that the next time may not be below: the start of the word, or in
-            ``gap`` and ``start`` of the word before; -1 before anything is written.
-        rest: what is written of the time, or the begun character's bytes in a word.
+            ``gap`` and ``start`` of the word before; -1 before anything is written. In ``tag`` and ``tags`` how
+            many labels are complete.
+        rest: what is written of the time or label, or the begun character's bytes in a word.
     """
 
     place: str
@@ -42,12 +44,14 @@ class Form:
     Args:
         stops: ids that may be written where the answer may end.
         limit: the latest time, in hundredths of a second.
+        tags: the labels behind the words.
     """
 
-    def __init__(self, vocabulary: Vocabulary, stops: Tensor, limit: int):
-        self.vocabulary, self.stops, self.limit = vocabulary, stops, limit
+    def __init__(self, vocabulary: Vocabulary, stops: Tensor, limit: int, tags: Tags):
+        self.vocabulary, self.stops, self.limit, self.tags = vocabulary, stops, limit, tags
         self.longest = len(f"<{limit / 100:.2f}>")  # of an end time, in tokens
-        self.plenty = 2 * self.longest + 8  # with so many tokens left nothing is refused for room
+        self.finish = int(tags.need(0)) + 1  # tokens for all that follows the words
+        self.plenty = 2 * self.longest + 8 + self.finish  # with so many left nothing is refused for room
         self._ids: dict[tuple[State, int], Tensor] = {}
         self._closing: dict[tuple[int, bytes], int] = {}
         self._words: dict[int, Tensor] = {}
@@ -67,13 +71,24 @@ class Form:
         if chunk == b"<":
             if place == "gap":
                 return State("start", max(floor, 0))
+            if place == "tags" and floor < len(self.tags):
+                return State("tag", floor)
             return State("end", floor) if place == "word" and not rest else None
+        if place == "tag" and chunk == b">":
+            return State("tags", floor + 1) if rest in self.tags.parts[floor] else None
+        if place == "tag":
+            return State("tag", floor, rest + chunk) if self.tags.lead_on(floor, rest + chunk) else None
         if place in ("start", "end"):
             if chunk != b">":
-                return State(place, floor, rest + chunk) if self._leads_on(floor, rest + chunk) else None
+                if self._leads_on(floor, rest + chunk):
+                    return State(place, floor, rest + chunk)
+                is_tag = place == "start" and self.tags.lead_on(0, rest + chunk)
+                return State("tag", 0, rest + chunk) if is_tag else None
             if not self._fits(floor, rest):
                 return None
             return State("open", self._value(rest)) if place == "start" else State("gap", floor)
+        if place == "tags":
+            return None
         if place == "gap":  # some tokenizers put one blank in front of all they write
             return State("gap", 0) if (floor, chunk) == (-1, b" ") else None
         spelled = spell(rest, chunk) if chunk != b">" else None
@@ -103,16 +118,23 @@ class Form:
 
     # Room
 
-    def need(self, state: State) -> int:
+    def need(self, state: State) -> float:
         """Tokens that surely suffice to come from a state to the end, the end id included."""
         place, floor, rest = state
         if place == "gap":
-            return 1
+            return self.finish
         if place == "open":
-            return 1 + self._mark(floor) + 1
+            return 1 + self._mark(floor) + self.finish
         if place == "word":
-            return missing(rest) + self._mark(floor) + 1
-        return self._close(floor, rest) + (1 if place == "end" else 1 + self.longest + 1)
+            return missing(rest) + self._mark(floor) + self.finish
+        if place == "end":
+            return self._close(floor, rest) + self.finish
+        if place == "start":
+            as_time = math.inf
+            if self.vocabulary.spells_times:
+                as_time = self._close(floor, rest) + 1 + self.longest + self.finish
+            return min(as_time, self.tags.need(0, rest) + 1) if len(self.tags) else as_time
+        return self.tags.need(floor, rest if place == "tag" else None) + 1
 
     def _mark(self, floor: int) -> int:
         """Tokens of the shortest end time that is not before ``floor``."""
@@ -137,7 +159,9 @@ class Form:
         return ids[bisect_left(values, floor) : bisect_right(values, self.limit)]
 
     def _pieces(self, state: State) -> Iterator[tuple[int, bytes]]:
-        """Pieces with brackets, and within a time with digits, that might fit."""
+        """Pieces with brackets, and within a time with digits, that might fit; some twice."""
+        if state.place in ("gap", "start", "tag", "tags"):
+            yield from self.tags.pieces
         if not self.vocabulary.spells_times:
             return
         marked, numeric = self.vocabulary.marked, self.vocabulary.numeric
@@ -145,6 +169,8 @@ class Form:
             for first in b"0123456789.":
                 yield from numeric.get(first, ())
                 yield from marked.get(first, ())
+            yield from marked.get(ord(">"), ())
+        elif state.place in ("tag", "tags"):
             yield from marked.get(ord(">"), ())
         elif state.place == "gap":
             yield from marked.get(ord("<"), ())
@@ -157,7 +183,7 @@ class Form:
         left = min(room, self.plenty) - 1
         ids = self._marks(state, left)
         if state.place in ("open", "word") and not state.rest:
-            spare = left - self._mark(state.floor) - 1
+            spare = left - self._mark(state.floor) - self.finish
             if spare >= 0:
                 ids = torch.cat([self.words(spare), ids]) if len(ids) else self.words(spare)
         return ids if len(ids) else self.stops
@@ -168,9 +194,9 @@ class Form:
         if key in self._ids:
             return self._ids[key]
         vocabulary, (place, floor, rest) = self.vocabulary, state
-        found = list(vocabulary.blanks) if place == "gap" and floor < 0 and left >= 1 else []
+        found = list(vocabulary.blanks) if place == "gap" and floor < 0 and left >= self.finish else []
         if place == "word" and rest:
-            spare = left - self._mark(floor) - 1
+            spare = left - self._mark(floor) - self.finish
             for i, text, pending in vocabulary.tails(rest):
                 if solid_part(text) == text and missing(pending) <= spare:
                     found.append(i)
@@ -178,12 +204,12 @@ class Form:
             after = self.walk(state, piece)
             if after is not None and self.need(after) <= left:
                 found.append(i)
-        parts = [torch.tensor(found, dtype=torch.long)]
-        if place == "gap":
+        parts = [torch.tensor(list(dict.fromkeys(found)), dtype=torch.long)]
+        if (place, floor) == ("tags", len(self.tags)) or (place == "gap" and not len(self.tags)):
             parts.append(self.stops)
-            if left >= 3:  # a word and a mark must follow, and the end
-                parts.append(self._times(max(floor, 0)))
-        elif place == "word" and not rest and left >= 1:
+        if place == "gap" and left >= 2 + self.finish:  # a word and a mark must follow
+            parts.append(self._times(max(floor, 0)))
+        elif place == "word" and not rest and left >= self.finish:
             parts.append(self._times(floor))
         self._ids[key] = torch.cat(parts)
         return self._ids[key]
@@ -208,9 +234,14 @@ class TimedRule:
     state: State
 
     @property
+    def least(self) -> int:
+        """The least room in which the form can be finished, in tokens with the end id."""
+        return int(self.form.need(self.state))
+
+    @property
     def ends(self) -> frozenset[int]:
-        """The ids beside the end id that end the answer."""
-        return frozenset(self.form.stops[1:].tolist())
+        """The ids beside the end id that end the answer: none."""
+        return frozenset()
 
     def allowed(self, room: int) -> Tensor:
         """(n,) ids that may come next, with ``room`` tokens left, the end id included."""
@@ -225,14 +256,18 @@ class TimedRule:
         piece = self.form.vocabulary.pieces[token] if token < len(self.form.vocabulary.pieces) else None
         state = self.form.walk(self.state, piece) if piece else None
         if state is None:
-            if self.state.place == "gap" and bool((self.form.stops == token).any()):
+            if bool((self.form.stops == token).any()) and token in self.allowed(self.form.plenty):
                 return self
             raise ValueError(f"token {token} cannot follow {self.state}")
         return TimedRule(self.form, state)
 
 
 def timed_rule(
-    vocabulary: Vocabulary, eos: int, duration: float, time_step: float = 0.01, ends: Iterable[int] = ()
+    vocabulary: Vocabulary,
+    eos: int,
+    duration: float,
+    time_step: float = 0.01,
+    tags: Sequence[Sequence[str]] = (),
 ) -> TimedRule:
     """Timed words: a word has characters and no blank, times have at most two decimals, lie between 0 and
     the audio's end, and starts do not go back. A word may begin before the one in front of it ends.
@@ -241,12 +276,12 @@ def timed_rule(
     of more than ``TIME_BYTES`` that ``_MARKED`` of pieces.py does not match, since they fit nowhere.
 
     Args:
-        eos: the end id, allowed between words alone.
+        eos: the end id, allowed behind the last word or label alone.
         duration: of the audio, in seconds; a time may be rounded up to the next ``time_step``.
-        ends: other ids that end the words, where the end id may.
+        tags: what each of the labels may be that follow the words, without brackets; the rule writes them too.
 
     Raises:
-        OsumError: a tokenizer that cannot write times.
+        OsumError: a tokenizer that cannot write times or labels.
     """
     if vocabulary.joint:
         what = f"writes {vocabulary.joint!r} inside words and times"
@@ -256,4 +291,4 @@ def timed_rule(
         raise OsumError("the tokenizer", what, "train it with times, or use --no_constrain")
     steps = math.ceil(duration / time_step - 1e-6)
     limit = min(max(0, round(steps * time_step * 100)), 999_999_99)
-    return TimedRule(Form(vocabulary, vocabulary.stops(eos, ends), limit), State("gap", -1))
+    return TimedRule(Form(vocabulary, vocabulary.stops(eos), limit, Tags(vocabulary, tags)), State("gap", -1))
