@@ -167,8 +167,9 @@ class Form:
         marked, numeric = self.vocabulary.marked, self.vocabulary.numeric
         if state.place in ("start", "end"):
             for first in b"0123456789.":
-                yield from numeric.get(first, ())
-                yield from marked.get(first, ())
+                if self._leads_on(state.floor, state.rest + bytes([first])):
+                    yield from numeric.get(first, ())
+                    yield from marked.get(first, ())
             yield from marked.get(ord(">"), ())
         elif state.place in ("tag", "tags"):
             yield from marked.get(ord(">"), ())
@@ -211,6 +212,12 @@ class Form:
             parts.append(self._times(max(floor, 0)))
         elif place == "word" and not rest and left >= self.finish:
             parts.append(self._times(floor))
+        if self.vocabulary.spells_times:
+            if place in ("open", "word") and not rest and left >= self.need(State("end", floor)):
+                parts.append(vocabulary.closing)
+            if place == "start" and self._fits(floor, rest):
+                word = self.need(State("word", self._value(rest)))
+                parts += [ids for lacks, ids in vocabulary.opening.items() if lacks + word <= left]
         self._ids[key] = torch.cat(parts)
         return self._ids[key]
 

@@ -20,6 +20,10 @@ TIME_BYTES = b"0123456789.<>"
 _MARKED = re.compile(rb" ?<[0-9.]*|(?:[0-9.]*>)?[^<>]*(?:<[0-9.]*>[^<>]*)*(?:<[0-9.]*)?")
 
 
+_OPENING = re.compile(rb">[^<>]+")
+_CLOSING = re.compile(rb"[^<>\x80-\xbf][^<>]*<")
+
+
 class Kind(NamedTuple):
     """What text a piece brings, for pieces that start with a whole character.
 
@@ -66,7 +70,10 @@ class Vocabulary:
         joint: what the tokenizer writes between any two pieces, ``""`` but for some character tables.
         kinds: the ids of every kind of text, without ``<`` and ``>``. A vocabulary without pieces of one byte
             writes no part of a character, since it might not be able to finish it.
-        marked: pieces with brackets that can stand in timed words, ``(id, bytes)`` by their first byte.
+        opening: pieces such as ``>hel``, by the bytes that the last character lacks. There are many of them, and
+            of the next, in large vocabularies, and they all do the same.
+        closing: pieces such as ``lo<``.
+        marked: other pieces with brackets that can stand in timed words, ``(id, bytes)`` by their first byte.
         numeric: those of ``0-9`` and ``.`` alone, in the same form.
         times: whole time marks such as ``<1.20>``: their hundredths of seconds in order, and the ids.
         spells_times: whether every character of a time is a piece, so that any time can be written.
@@ -89,6 +96,8 @@ class Vocabulary:
         self.tags: dict[bytes, list[int]] = {}
         kinds: dict[Kind, list[int]] = {}
         times: list[tuple[int, int]] = []
+        opening: dict[int, list[int]] = {}
+        closing: list[int] = []
         self.marked: dict[int, list[tuple[int, bytes]]] = {}
         self.numeric: dict[int, list[tuple[int, bytes]]] = {}
         self._tails: list[tuple[int, bytes]] = []
@@ -98,21 +107,26 @@ class Vocabulary:
                 continue
             if piece[0] == ord("<"):
                 self.tags.setdefault(piece, []).append(i)
-            if b"<" in piece or b">" in piece:
-                if time := TIME.fullmatch(piece):
-                    times.append((hundredths(time), i))
-                elif _MARKED.fullmatch(piece):
-                    self.marked.setdefault(piece[0], []).append((i, piece))
-                continue
-            if 0x80 <= piece[0] < 0xC0:
-                self._tails.append((i, piece))
-            elif spelled := spell(b"", piece):
-                text, pending = spelled
-                solid = solid_part(text)
-                kinds.setdefault(Kind(solid != text, bool(solid), missing(pending)), []).append(i)
-            if not piece.strip(b"0123456789."):
-                self.numeric.setdefault(piece[0], []).append((i, piece))
+            if b"<" not in piece and b">" not in piece:
+                if 0x80 <= piece[0] < 0xC0:
+                    self._tails.append((i, piece))
+                elif kind := kind_of(piece):
+                    kinds.setdefault(kind, []).append(i)
+                if not piece.strip(b"0123456789."):
+                    self.numeric.setdefault(piece[0], []).append((i, piece))
+            elif time := TIME.fullmatch(piece):
+                times.append((hundredths(time), i))
+            elif _OPENING.fullmatch(piece):
+                if (kind := kind_of(piece[1:])) and not kind.blank:
+                    opening.setdefault(kind.missing, []).append(i)
+            elif _CLOSING.fullmatch(piece):
+                if kind_of(piece[:-1]) == Kind(blank=False, solid=True, missing=0):
+                    closing.append(i)
+            elif _MARKED.fullmatch(piece):
+                self.marked.setdefault(piece[0], []).append((i, piece))
         self.kinds = {kind: torch.tensor(ids) for kind, ids in kinds.items()}
+        self.opening = {lacks: torch.tensor(ids) for lacks, ids in opening.items()}
+        self.closing = torch.tensor(closing, dtype=torch.long)
         times.sort()
         self.times = [time for time, _ in times], torch.tensor([i for _, i in times], dtype=torch.long)
 
@@ -136,6 +150,15 @@ class Vocabulary:
             found = [(i, spell(pending, piece)) for i, piece in self._tails]
             self._after[pending] = [(i, *spelled) for i, spelled in found if spelled]
         return self._after[pending]
+
+
+def kind_of(piece: bytes) -> Kind | None:
+    """The kind of a piece without brackets; None when it does not start with a character."""
+    if (spelled := spell(b"", piece)) is None:
+        return None
+    text, pending = spelled
+    solid = solid_part(text)
+    return Kind(solid != text, bool(solid), missing(pending))
 
 
 def _is_text(piece: bytes) -> bool:
