@@ -152,7 +152,8 @@ def our_passes(args: argparse.Namespace, half: bool) -> list[Any]:
     return [lambda: step([rows[-1]]), lambda: step(rows)]
 
 
-def our_losses(args: argparse.Namespace, rows: list[list[int]]) -> list[float]:
+def our_model(folder: Path) -> Any:
+    """Ours with LoRA that is not zero, and the same weights as OSUM's release has them, in ``infer.pt``."""
     from wenet_osum.checkpoint.lora import OURS
     from wenet_osum.checkpoint.osum_release import to_release
     from wenet_osum.registry import init_model
@@ -172,8 +173,12 @@ def our_losses(args: argparse.Namespace, rows: list[list[int]]) -> list[float]:
     }
     own = {n: t for n, t in state.items() if not n.startswith(OURS) or n in lora}
     release, _ = to_release(configs, own, llm, "benchmark")
-    torch.save(release, args.folder / "infer.pt")
-    utterances = utterances_of(args.workload)
+    torch.save(release, folder / "infer.pt")
+    return model
+
+
+def our_losses(args: argparse.Namespace, rows: list[list[int]]) -> list[float]:
+    model, utterances = our_model(args.folder), utterances_of(args.workload)
     with torch.no_grad():
         return [float(model(our_batch([utterances[i] for i in row]), CPU)["loss"]) for row in rows]
 
@@ -202,13 +207,20 @@ def osum_passes(args: argparse.Namespace) -> list[Any]:
     return [lambda: step([rows[-1]]), lambda: step(rows)]
 
 
-def osum_losses(args: argparse.Namespace, rows: list[list[int]]) -> list[float]:
+def osum_model(args: argparse.Namespace) -> Any:
+    """OSUM's code with the weights that ``our_model`` left."""
     import train_step_osum as peer
 
     model = peer.build(args.osum, ENCODER, LLM, False).eval()
     report = model.load_state_dict(torch.load(args.folder / "infer.pt", mmap=True), strict=True)
     assert not report.missing_keys
-    utterances = utterances_of(args.workload)
+    return model
+
+
+def osum_losses(args: argparse.Namespace, rows: list[list[int]]) -> list[float]:
+    import train_step_osum as peer
+
+    model, utterances = osum_model(args), utterances_of(args.workload)
     with torch.no_grad():
         return [float(model(peer.batch_of([utterances[i] for i in row], EOS), CPU)["loss"]) for row in rows]
 
