@@ -212,7 +212,7 @@ class Form:
             parts.append(self._times(max(floor, 0)))
         elif place == "word" and not rest and left >= self.finish:
             parts.append(self._times(floor))
-        if self.vocabulary.spells_times:
+        if vocabulary.spells_times:
             if place in ("open", "word") and not rest and left >= self.need(State("end", floor)):
                 parts.append(vocabulary.closing)
             if place == "start" and self._fits(floor, rest):

@@ -79,6 +79,7 @@ class Vocabulary:
         spells_times: whether every character of a time is a piece, so that any time can be written.
         blanks: the ids that write one blank.
         tags: pieces that begin with ``<``, and their ids.
+        known: stops -> what text rules with them have worked out.
 
     Raises:
         OsumError: a Hugging Face tokenizer that does not say how its pieces become text.
@@ -94,6 +95,7 @@ class Vocabulary:
         self.spells_times = all(bytes([b]) in single for b in TIME_BYTES)
         self.blanks = [i for i, piece in enumerate(self.pieces) if piece == b" "]
         self.tags: dict[bytes, list[int]] = {}
+        self.known: dict[tuple[int, ...], dict[tuple[bool, bytes, int], Tensor]] = {}
         kinds: dict[Kind, list[int]] = {}
         times: list[tuple[int, int]] = []
         opening: dict[int, list[int]] = {}
