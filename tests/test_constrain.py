@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from test_tasks import one_word, plain_text
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from wenet_osum.decode.constrain import body_rule, label_choices, label_starts, reply_mark, text_rule
 from wenet_osum.decode.constrain_timed import timed_rule
@@ -32,7 +33,37 @@ TEXTS = ["hi there!", "where is the station?", "今天天气很好。", "it's 4 
 QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"
 )
-NAMES = ("sentencepiece", "char", "char_times", "bytes", "qwen", "llama")
+NAMES = ("sentencepiece", "char", "char_times", "bytes", "pieces", "qwen", "llama")
+# Pieces that end and begin within times, words, characters and labels.
+AWKWARD = [
+    b"><",
+    b"<0.",
+    b"0>",
+    b"!<",
+    b">ab",
+    b">\xe4",
+    b">\xf0\x9f",
+    b"\xbd<",
+    b"\x80\x80",
+    b"\x80a<",
+    b".4",
+    b"<1.20>",
+]
+AWKWARD += [
+    b"<0.00>",
+    b"<male",
+    b"old>",
+    b"><f",
+    b" <",
+    b" ",
+    b"a b",
+    b">a b",
+    b"0>a",
+    b"a<1",
+    b"<1>b<2",
+    b"\xe4\xbd",
+    b"00",
+]
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +133,16 @@ def qwen_like(folder) -> HuggingFaceTokenizer:
     return save(backend, folder, eos_token="<|endoftext|>", pad_token="<|im_end|>")
 
 
+def byte_level(folder, pieces: list[bytes]) -> HuggingFaceTokenizer:
+    """A vocabulary of given pieces; it encodes to single bytes."""
+    form = bytes_to_unicode()
+    vocab = {"".join(form[b] for b in piece): i for i, piece in enumerate(dict.fromkeys(pieces))}
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return save(backend, folder, eos_token="<|endoftext|>")
+
+
 def llama_like(folder) -> HuggingFaceTokenizer:
     """Sentencepiece's form in a Hugging Face tokenizer: byte pieces, and a blank in front of all."""
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), "▁"]
@@ -136,6 +177,7 @@ def tokenizers(tmp_path_factory, hf_folder, table):
         "char": CharTokenizer(write_units(folder / "units.txt")),
         "char_times": char_with_times(folder),
         "bytes": HuggingFaceTokenizer(hf_folder),
+        "pieces": byte_level(folder / "pieces", [*(bytes([b]) for b in range(256)), *AWKWARD]),
         "qwen": qwen_like(folder / "qwen"),
         "llama": llama_like(folder / "llama"),
     }
@@ -175,8 +217,8 @@ class Writer:
                 return written
             written.append(token)
             room -= 1
-            assert room >= 1, "no room is left for the end"
             rule = rule.after(token)
+            assert rule.least <= room, "no room is left for the end"
 
     def answer(self, task: Task, tokenizer, duration: float) -> tuple[str, dict[str, str]]:
         """An answer in its parts, and the labels that were chosen."""
@@ -187,7 +229,7 @@ class Writer:
             ids = self.write(rule, eos, rule.least + self.draw(61 - min(rule.least, 60)))
         text = tokenizer.decode(ids)
         if task.align and (task.fields or task.reply):
-            assert task.reply or task.parse(text).problems == [], text
+            assert task.parse(text + "x" * task.reply).problems == [], text
             text = text[: task.label_span(text)[0]]
         choices, values = label_choices(task, tokenizer)
         chosen = self.draw(len(choices))
@@ -370,6 +412,49 @@ def test_times_stay_in_order_and_within_the_audio(tokenizers, table):
             *("<0.5>\u3000<0.6>", "<0.5>a<0.6>b", "<0.555>a<0.6>"),
         ):
             assert not fits(text), text
+
+
+@pytest.mark.parametrize(
+    "before, piece, fits",
+    [
+        *(("<0", b"><", False), ("<0>a<1", b"><", True), ("<0>a<1><1>b<1", b"><", True), ("", b"<0.", True)),
+        *(("<0>a", b"<0.", True), ("<1", b"0>", False), ("<1.1", b"0>", True), ("<1>a", b"!<", True)),
+        *(("<1>", b"!<", True), ("<1>", b"<1.20>", False), ("<1>a", b"<1.20>", True), ("<1", b">ab", True)),
+        *(("<1>a<1", b">ab", False), ("<1", b">\xe4", True), ("<1", b">a b", False), ("<1>a", b"a b", False)),
+        *(("", b" <", True), ("<1>a<1>", b" <", False), ("", b" ", True), ("<1>", b" ", False)),
+        *(("<1.1", b"0>a", True), ("<1>a", b"a<1", True), ("", b"<1>b<2", False), ("<1", b".4", False)),
+        *(("<0", b".4", True), ("<1", b"<0.", False), ("<0.", b"00", True), ("<", b"00", False)),
+    ],
+)
+def test_pieces_across_times_and_words(tokenizers, before, piece, fits):
+    tokenizer = tokenizers["pieces"]
+    vocabulary, eos = vocabulary_of(tokenizer), tokenizer.eos_id
+    rule = timed_rule(vocabulary, eos, 1.3, STEP)
+    for token in tokenizer.encode(before):
+        rule = rule.after(token)
+    token = vocabulary.pieces.index(piece)
+    allowed = rule.allowed(99).tolist()
+    assert (token in allowed) == fits and len(set(allowed)) == len(allowed)
+
+
+def test_a_word_takes_no_blank_made_of_bytes(tokenizers):
+    tokenizer = tokenizers["bytes"]
+    vocabulary, eos = vocabulary_of(tokenizer), tokenizer.eos_id
+    rule = timed_rule(vocabulary, eos, 1.3, STEP)
+    for token in tokenizer.encode("<0>\u3000")[:-1]:
+        rule = rule.after(token)
+    assert {vocabulary.pieces[i] for i in rule.allowed(99).tolist()} == {
+        bytes([b]) for b in range(0x81, 0xC0)
+    }
+
+
+def test_parts_of_characters_need_all_bytes(tmp_path):
+    whole = [*(bytes([b]) for b in range(0x80)), "你".encode()]
+    vocabulary = Vocabulary(byte_level(tmp_path, [*whole, b"\xe4", b"\xe4\xbd", b"\xa0", b">\xe4", b"\xa0<"]))
+    assert all(kind.missing == 0 for kind in vocabulary.kinds)
+    rule = text_rule(vocabulary, len(vocabulary.pieces))
+    written = {vocabulary.pieces[i] for i in rule.allowed(9).tolist()[:-1]}
+    assert written == {*whole} - {b"<", b">"}
 
 
 def test_whole_times_are_offered_in_one_piece(tokenizers):

@@ -21,7 +21,7 @@ _MARKED = re.compile(rb" ?<[0-9.]*|(?:[0-9.]*>)?[^<>]*(?:<[0-9.]*>[^<>]*)*(?:<[0
 
 
 _OPENING = re.compile(rb">[^<>]+")
-_CLOSING = re.compile(rb"[^<>\x80-\xbf][^<>]*<")
+_CLOSING = re.compile(rb"[^<> \x80-\xbf][^<>]*<")
 
 
 class Kind(NamedTuple):
