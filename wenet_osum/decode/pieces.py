@@ -103,6 +103,7 @@ class Vocabulary:
         self.marked: dict[int, list[tuple[int, bytes]]] = {}
         self.numeric: dict[int, list[tuple[int, bytes]]] = {}
         self._tails: list[tuple[int, bytes]] = []
+        self._words: dict[int, Tensor] = {}
         self._after: dict[bytes, list[tuple[int, str, bytes]]] = {}
         for i, piece in enumerate(self.pieces):
             if not piece or not (bytewise or _is_text(piece)):
@@ -144,6 +145,14 @@ class Vocabulary:
                 f"tokenizer_conf.special_tokens.eos: {eos}", what, "give the id of a special token"
             )
         return torch.tensor([eos, *sorted(ends)], dtype=torch.long)
+
+    def words(self, spare: int) -> Tensor:
+        """(n,) the pieces without brackets and blanks whose last character lacks at most ``spare`` bytes."""
+        spare = min(spare, 3)
+        if spare not in self._words:
+            fits = [ids for kind, ids in self.kinds.items() if not kind.blank and kind.missing <= spare]
+            self._words[spare] = torch.cat([torch.tensor([], dtype=torch.long), *fits])
+        return self._words[spare]
 
     def tails(self, pending: bytes) -> list[tuple[int, str, bytes]]:
         """The pieces without brackets that go on with a begun character: id, the text that they complete, what
