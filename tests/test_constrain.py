@@ -2,7 +2,6 @@
 
 import json
 import math
-import string
 
 import pytest
 import torch
@@ -10,8 +9,7 @@ from helpers import write_units
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_tasks import one_word, plain_text
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from vocabularies import AWKWARD, STEP, TEXTS, byte_level, char_with_times, llama_like, qwen_like
 
 from wenet_osum.decode.constrain import body_rule, label_choices, label_starts, reply_mark, text_rule
 from wenet_osum.decode.constrain_timed import timed_rule
@@ -23,16 +21,11 @@ from wenet_osum.text import CharTokenizer, HuggingFaceTokenizer, SentencepieceTo
 from wenet_osum.text.normalize import process_text
 from wenet_osum.text.train_sentencepiece import fixed_symbols, train_sentencepiece
 
-STEP = 0.04
 TIMED = {
     "timed_gender": "<TRANSCRIBE> <ALIGN> <GENDER>",
     "timed_talk": "<TRANSCRIBE> <ALIGN> <AGE> <CAPTION> <S2TCHAT>",
 }
-TEXTS = ["hi there!", "where is the station?", "今天天气很好。", "it's 4 o'clock", "你好 world", "no, no."]
-QWEN_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"
-)
-NAMES = ("sentencepiece", "char", "char_times", "bytes", "qwen", "llama")
+NAMES = ("sentencepiece", "char", "char_times", "bytes", "pieces", "qwen", "llama")
 
 
 @pytest.fixture(scope="module")
@@ -59,73 +52,6 @@ def answers(draw, task: Task) -> Answer:
     return written
 
 
-def answers_to_train_on() -> list[str]:
-    """Texts and composed answers of all tasks."""
-    lines = []
-    for n, text in enumerate(TEXTS * 4):
-        for task in load_tasks().values():
-            answer = Answer(labels={f.name: f.values[n % len(f.values)] for f in task.fields})
-            if task.align:
-                words = text.split()
-                answer.words = [Word(i * 0.4, i * 0.4 + 0.37, w) for i, w in enumerate(words)]
-            elif task.transcript:
-                answer.text = text
-            answer.reply = "ok then" if task.reply else None
-            lines.append(task.compose(answer))
-    return lines
-
-
-def save(backend: Tokenizer, folder, **special) -> HuggingFaceTokenizer:
-    PreTrainedTokenizerFast(tokenizer_object=backend, **special).save_pretrained(folder)
-    return HuggingFaceTokenizer(folder)
-
-
-def qwen_like(folder) -> HuggingFaceTokenizer:
-    """Byte-level pieces that cross brackets and words, digits one by one, and more ids than pieces write."""
-    backend = Tokenizer(models.BPE())
-    backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=700,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=["<|endoftext|>", "<|im_end|>"],
-        show_progress=False,
-    )
-    backend.train_from_iterator(answers_to_train_on(), trainer)
-    backend.add_tokens([AddedToken("<tool_call>", special=False)])
-    return save(backend, folder, eos_token="<|endoftext|>", pad_token="<|im_end|>")
-
-
-def llama_like(folder) -> HuggingFaceTokenizer:
-    """Sentencepiece's form in a Hugging Face tokenizer: byte pieces, and a blank in front of all."""
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), "▁"]
-    pieces += sorted({*string.ascii_lowercase, *string.digits, *"<>.,!?'今天气你好"})
-    merges = [("▁", "h"), ("t", "h"), ("th", "e"), ("o", "k"), ("你", "好"), (">", "<"), (".", "<")]
-    vocab = {p: i for i, p in enumerate([*pieces, *("".join(m) for m in merges)])}
-    backend = Tokenizer(models.BPE(vocab=vocab, merges=merges, byte_fallback=True, unk_token="<unk>"))
-    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    strip = decoders.Strip(" ", 1, 0)
-    backend.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), strip]
-    )
-    return save(backend, folder, eos_token="</s>", bos_token="<s>", unk_token="<unk>")
-
-
-def char_with_times(folder) -> CharTokenizer:
-    """Characters, and times as one unit each; no brackets, dots or digits."""
-    units = ["<blank>", "<unk>", "<sos/eos>", *fixed_symbols(load_tasks(), STEP, 2.0)]
-    units += ["▁", *"abcdefghijklmnopqrstuvwxyz今天气你好'!"]
-    path = folder / "units_times.txt"
-    path.write_text("".join(f"{u} {i}\n" for i, u in enumerate(units)), encoding="utf-8")
-    return CharTokenizer(path)
-
-
 @pytest.fixture(scope="module")
 def tokenizers(tmp_path_factory, hf_folder, table):
     folder = tmp_path_factory.mktemp("tokenizers")
@@ -136,6 +62,7 @@ def tokenizers(tmp_path_factory, hf_folder, table):
         "char": CharTokenizer(write_units(folder / "units.txt")),
         "char_times": char_with_times(folder),
         "bytes": HuggingFaceTokenizer(hf_folder),
+        "pieces": byte_level(folder / "pieces", [*(bytes([b]) for b in range(256)), *AWKWARD]),
         "qwen": qwen_like(folder / "qwen"),
         "llama": llama_like(folder / "llama"),
     }
@@ -175,8 +102,8 @@ class Writer:
                 return written
             written.append(token)
             room -= 1
-            assert room >= 1, "no room is left for the end"
             rule = rule.after(token)
+            assert rule.least <= room, "no room is left for the end"
 
     def answer(self, task: Task, tokenizer, duration: float) -> tuple[str, dict[str, str]]:
         """An answer in its parts, and the labels that were chosen."""
@@ -187,7 +114,7 @@ class Writer:
             ids = self.write(rule, eos, rule.least + self.draw(61 - min(rule.least, 60)))
         text = tokenizer.decode(ids)
         if task.align and (task.fields or task.reply):
-            assert task.reply or task.parse(text).problems == [], text
+            assert task.parse(text + "x" * task.reply).problems == [], text
             text = text[: task.label_span(text)[0]]
         choices, values = label_choices(task, tokenizer)
         chosen = self.draw(len(choices))
@@ -370,6 +297,61 @@ def test_times_stay_in_order_and_within_the_audio(tokenizers, table):
             *("<0.5>\u3000<0.6>", "<0.5>a<0.6>b", "<0.555>a<0.6>"),
         ):
             assert not fits(text), text
+
+
+@pytest.mark.parametrize(
+    "before, piece, fits",
+    [
+        *(("<0", b"><", False), ("<0>a<1", b"><", True), ("<0>a<1><1>b<1", b"><", True), ("", b"<0.", True)),
+        *(("<0>a", b"<0.", True), ("<1", b"0>", False), ("<1.1", b"0>", True), ("<1>a", b"!<", True)),
+        *(("<1>", b"!<", True), ("<1>", b"<1.20>", False), ("<1>a", b"<1.20>", True), ("<1", b">ab", True)),
+        *(("<1>a<1", b">ab", False), ("<1", b">\xe4", True), ("<1", b">a b", False), ("<1>a", b"a b", False)),
+        *(("", b" <", True), ("<1>a<1>", b" <", False), ("", b" ", True), ("<1>", b" ", False)),
+        *(("<1.1", b"0>a", True), ("<1>a", b"a<1", True), ("", b"<1>b<2", False), ("<1", b".4", False)),
+        *(("<0", b".4", True), ("<1", b"<0.", False), ("<0.", b"00", True), ("<", b"00", False)),
+    ],
+)
+def test_pieces_across_times_and_words(tokenizers, before, piece, fits):
+    tokenizer = tokenizers["pieces"]
+    vocabulary, eos = vocabulary_of(tokenizer), tokenizer.eos_id
+    rule = timed_rule(vocabulary, eos, 1.3, STEP)
+    for token in tokenizer.encode(before):
+        rule = rule.after(token)
+    token = vocabulary.pieces.index(piece)
+    allowed = rule.allowed(99).tolist()
+    assert (token in allowed) == fits and len(set(allowed)) == len(allowed)
+
+
+def test_a_begun_character_is_finished_in_time(tokenizers):
+    """With the least room behind ``<1.21`` a word of one byte fits, and no piece that needs two more bytes."""
+    tokenizer = tokenizers["pieces"]
+    vocabulary, eos = vocabulary_of(tokenizer), tokenizer.eos_id
+    rule = timed_rule(vocabulary, eos, 1.24, STEP)
+    for token in tokenizer.encode("<1.21"):
+        rule = rule.after(token)
+    begun, room = vocabulary.pieces.index(b">\xf0\x9f"), len(">a<1.21>") + 1
+    assert rule.least == room
+    assert begun not in rule.allowed(room) and begun in rule.allowed(room + 1)
+
+
+def test_a_word_takes_no_blank_made_of_bytes(tokenizers):
+    tokenizer = tokenizers["bytes"]
+    vocabulary, eos = vocabulary_of(tokenizer), tokenizer.eos_id
+    rule = timed_rule(vocabulary, eos, 1.3, STEP)
+    for token in tokenizer.encode("<0>\u3000")[:-1]:
+        rule = rule.after(token)
+    assert {vocabulary.pieces[i] for i in rule.allowed(99).tolist()} == {
+        bytes([b]) for b in range(0x81, 0xC0)
+    }
+
+
+def test_parts_of_characters_need_all_bytes(tmp_path):
+    whole = [*(bytes([b]) for b in range(0x80)), "你".encode()]
+    vocabulary = Vocabulary(byte_level(tmp_path, [*whole, b"\xe4", b"\xe4\xbd", b"\xa0", b">\xe4", b"\xa0<"]))
+    assert all(kind.missing == 0 for kind in vocabulary.kinds)
+    rule = text_rule(vocabulary, len(vocabulary.pieces))
+    written = {vocabulary.pieces[i] for i in rule.allowed(9).tolist()[:-1]}
+    assert written == {*whole} - {b"<", b">"}
 
 
 def test_whole_times_are_offered_in_one_piece(tokenizers):

@@ -35,14 +35,14 @@ class TextRule:
         vocabulary, stops: what it is made of.
         free: whether the answer may end: nothing more need be written.
         pending: the bytes of a begun character.
-        known: masks worked out already, shared by all that follow from one rule.
+        known: what has been worked out, shared by all rules with this vocabulary and these stops.
     """
 
     vocabulary: Vocabulary
     stops: Tensor
     free: bool
-    pending: bytes = b""
-    known: dict[tuple[bool, bytes, int], Tensor] = field(default_factory=dict, compare=False, repr=False)
+    pending: bytes
+    known: dict[tuple[bool, bytes, int], Tensor] = field(compare=False, repr=False)
 
     @property
     def least(self) -> int:
@@ -55,8 +55,8 @@ class TextRule:
         return frozenset(self.stops[1:].tolist())
 
     def allowed(self, room: int) -> Tensor:
-        """(n,) ids that may come next, with ``room`` tokens left, the end id included. The same tensor every
-        time in the same place."""
+        """(n,) ids that may come next, with ``room`` tokens left, the end id included. The same
+        tensor every time in the same place, in any row."""
         left = min(room, _PLENTY) - 1
         key = self.free, self.pending, left
         if key not in self.known:
@@ -110,7 +110,9 @@ def text_rule(vocabulary: Vocabulary, eos: int, ends: Iterable[int] = (), nonemp
     Raises:
         OsumError: an end id that also writes text.
     """
-    return TextRule(vocabulary, vocabulary.stops(eos, ends), not nonempty)
+    stops = vocabulary.stops(eos, ends)
+    known = vocabulary.known.setdefault(tuple(stops.tolist()), {})
+    return TextRule(vocabulary, stops, not nonempty, b"", known)
 
 
 def body_rule(

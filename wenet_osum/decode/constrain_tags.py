@@ -6,6 +6,7 @@ only behind the bracket. The rule for timed words therefore goes on to the end o
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -31,7 +32,7 @@ class Tags:
         self.parts = [[value.encode() for value in values] for values in parts]
         tags = [b"<" + value + b">" for values in self.parts for value in values]
         inside = {tag[a:b] for tag in tags for a in range(len(tag)) for b in range(a + 1, len(tag) + 1)}
-        self.pieces = [(i, piece) for i, piece in enumerate(vocabulary.pieces) if piece in inside and piece]
+        self.pieces = [(i, piece) for i, piece in enumerate(vocabulary.pieces) if piece and piece in inside]
         self._writable = {piece for _, piece in self.pieces}
         for tag in tags:
             if math.isinf(self._spell(tag)):
@@ -62,3 +63,9 @@ class Tags:
             ends = (b for b in range(a + 1, len(text) + 1) if text[a:b] in self._writable)
             fewest.append(1 + min((fewest[len(text) - b] for b in ends), default=math.inf))
         return fewest[-1]
+
+
+@functools.lru_cache(maxsize=8)
+def tags_of(vocabulary: Vocabulary, parts: tuple[tuple[str, ...], ...]) -> Tags:
+    """See ``Tags``; made once for each task, since the whole vocabulary is looked through."""
+    return Tags(vocabulary, parts)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from wenet_osum.decode.constrain_tags import Tags
+from wenet_osum.decode.constrain_tags import Tags, tags_of
 from wenet_osum.decode.pieces import Vocabulary, hundredths, missing, solid_part, spell
 from wenet_osum.errors import OsumError
 
@@ -54,7 +54,6 @@ class Form:
         self.plenty = 2 * self.longest + 8 + self.finish  # with so many left nothing is refused for room
         self._ids: dict[tuple[State, int], Tensor] = {}
         self._closing: dict[tuple[int, bytes], int] = {}
-        self._words: dict[int, Tensor] = {}
 
     # Walking
 
@@ -186,7 +185,7 @@ class Form:
         if state.place in ("open", "word") and not state.rest:
             spare = left - self._mark(state.floor) - self.finish
             if spare >= 0:
-                ids = torch.cat([self.words(spare), ids]) if len(ids) else self.words(spare)
+                ids = torch.cat([self.vocabulary.words(spare), ids])
         return ids if len(ids) else self.stops
 
     def _marks(self, state: State, left: int) -> Tensor:
@@ -212,7 +211,7 @@ class Form:
             parts.append(self._times(max(floor, 0)))
         elif place == "word" and not rest and left >= self.finish:
             parts.append(self._times(floor))
-        if self.vocabulary.spells_times:
+        if vocabulary.spells_times:
             if place in ("open", "word") and not rest and left >= self.need(State("end", floor)):
                 parts.append(vocabulary.closing)
             if place == "start" and self._fits(floor, rest):
@@ -220,17 +219,6 @@ class Form:
                 parts += [ids for lacks, ids in vocabulary.opening.items() if lacks + word <= left]
         self._ids[key] = torch.cat(parts)
         return self._ids[key]
-
-    def words(self, spare: int) -> Tensor:
-        """Pieces of words whose last character lacks no more bytes than ``spare``."""
-        spare = min(spare, 3)
-        if spare not in self._words:
-            kinds = self.vocabulary.kinds
-            self._words[spare] = torch.cat(
-                [torch.tensor([], dtype=torch.long)]
-                + [ids for kind, ids in kinds.items() if not kind.blank and kind.missing <= spare]
-            )
-        return self._words[spare]
 
 
 @dataclass(frozen=True)
@@ -279,8 +267,9 @@ def timed_rule(
     """Timed words: a word has characters and no blank, times have at most two decimals, lie between 0 and
     the audio's end, and starts do not go back. A word may begin before the one in front of it ends.
 
-    A time is one piece, or is spelled in any pieces. Not allowed are pieces with a blank in them, and pieces
-    of more than ``TIME_BYTES`` that ``_MARKED`` of pieces.py does not match, since they fit nowhere.
+    A time is one piece, or is spelled in any pieces, which may reach into a word or the next time (Qwen's ``><``).
+    Not allowed are pieces with a blank in them, but for one in front of all, which some tokenizers write; and
+    pieces that reach from a word or a time into more of a label than its ``<``.
 
     Args:
         eos: the end id, allowed behind the last word or label alone.
@@ -298,4 +287,7 @@ def timed_rule(
         raise OsumError("the tokenizer", what, "train it with times, or use --no_constrain")
     steps = math.ceil(duration / time_step - 1e-6)
     limit = min(max(0, round(steps * time_step * 100)), 999_999_99)
-    return TimedRule(Form(vocabulary, vocabulary.stops(eos), limit, Tags(vocabulary, tags)), State("gap", -1))
+    return TimedRule(
+        Form(vocabulary, vocabulary.stops(eos), limit, tags_of(vocabulary, tuple(map(tuple, tags)))),
+        State("gap", -1),
+    )

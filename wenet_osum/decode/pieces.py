@@ -21,7 +21,7 @@ _MARKED = re.compile(rb" ?<[0-9.]*|(?:[0-9.]*>)?[^<>]*(?:<[0-9.]*>[^<>]*)*(?:<[0
 
 
 _OPENING = re.compile(rb">[^<>]+")
-_CLOSING = re.compile(rb"[^<>\x80-\xbf][^<>]*<")
+_CLOSING = re.compile(rb"[^<> \x80-\xbf][^<>]*<")
 
 
 class Kind(NamedTuple):
@@ -79,6 +79,7 @@ class Vocabulary:
         spells_times: whether every character of a time is a piece, so that any time can be written.
         blanks: the ids that write one blank.
         tags: pieces that begin with ``<``, and their ids.
+        known: stops -> what text rules with them have worked out.
 
     Raises:
         OsumError: a Hugging Face tokenizer that does not say how its pieces become text.
@@ -94,6 +95,7 @@ class Vocabulary:
         self.spells_times = all(bytes([b]) in single for b in TIME_BYTES)
         self.blanks = [i for i, piece in enumerate(self.pieces) if piece == b" "]
         self.tags: dict[bytes, list[int]] = {}
+        self.known: dict[tuple[int, ...], dict[tuple[bool, bytes, int], Tensor]] = {}
         kinds: dict[Kind, list[int]] = {}
         times: list[tuple[int, int]] = []
         opening: dict[int, list[int]] = {}
@@ -101,6 +103,7 @@ class Vocabulary:
         self.marked: dict[int, list[tuple[int, bytes]]] = {}
         self.numeric: dict[int, list[tuple[int, bytes]]] = {}
         self._tails: list[tuple[int, bytes]] = []
+        self._words: dict[int, Tensor] = {}
         self._after: dict[bytes, list[tuple[int, str, bytes]]] = {}
         for i, piece in enumerate(self.pieces):
             if not piece or not (bytewise or _is_text(piece)):
@@ -142,6 +145,14 @@ class Vocabulary:
                 f"tokenizer_conf.special_tokens.eos: {eos}", what, "give the id of a special token"
             )
         return torch.tensor([eos, *sorted(ends)], dtype=torch.long)
+
+    def words(self, spare: int) -> Tensor:
+        """(n,) the pieces without brackets and blanks whose last character lacks at most ``spare`` bytes."""
+        spare = min(spare, 3)
+        if spare not in self._words:
+            fits = [ids for kind, ids in self.kinds.items() if not kind.blank and kind.missing <= spare]
+            self._words[spare] = torch.cat([torch.tensor([], dtype=torch.long), *fits])
+        return self._words[spare]
 
     def tails(self, pending: bytes) -> list[tuple[int, str, bytes]]:
         """The pieces without brackets that go on with a begun character: id, the text that they complete, what
