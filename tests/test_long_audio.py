@@ -238,6 +238,14 @@ def test_long_audio_a_segment_has_the_times_of_the_recording() -> None:
     assert all(len(homes(found, b)) == 1 for b in bursts if b[0] >= 20.5 and b[1] <= 100)
 
 
+def test_long_audio_of_another_channel() -> None:
+    wave, bursts = talk(11, 70)
+    data = encoded(np.stack([np.zeros_like(wave), wave], axis=1))
+    found = all_pieces(data, channel=1)
+    check_pieces(found, load_audio(data, channel=1), 30)
+    assert all(len(homes(found, burst)) == 1 for burst in bursts) and all_pieces(data) == []
+
+
 def test_long_audio_without_a_detector_is_cut_anywhere() -> None:
     wave = talk(7, 30.25)[0]
     found = all_pieces(encoded(wave), max_seconds=10, vad="none")
@@ -348,12 +356,15 @@ def test_long_audio_silero_is_asked_frame_by_frame(monkeypatch: pytest.MonkeyPat
         nonlocal asked
         assert frame.shape == (512,) and rate == RATE
         asked += 1
+        assert torch.get_num_threads() == 1
         return (frame.std() > 1e-3).float()
 
     monkeypatch.setitem(sys.modules, "silero_vad", SimpleNamespace(load_silero_vad=lambda: network))
     wave, bursts = talk(10, 100, snr=None)
     data = encoded(wave)
+    threads = torch.get_num_threads()
     found = all_pieces(data, vad="silero")
+    assert torch.get_num_threads() == threads
     check_pieces(found, load_audio(data), 30)
     assert len(found) > 3 and all(len(homes(found, burst)) == 1 for burst in bursts)
     assert asked == -(-len(wave) // 512)

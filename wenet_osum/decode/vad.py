@@ -84,7 +84,12 @@ class Silero:
         if self._net is None:  # not before: recordings that are not cut do without
             self._net = self._load()
         frames = torch.from_numpy(samples).reshape(-1, self.frame)
-        return np.array([self._net(frame, RATE).item() for frame in frames])
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # the network is small: several wait for each other more than they work
+        try:
+            return np.array([self._net(frame, RATE).item() for frame in frames])
+        finally:
+            torch.set_num_threads(threads)
 
     def limits(self, levels: np.ndarray) -> tuple[float, float]:
         return self._PAUSE, self._SILENCE
