@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import re
@@ -165,6 +166,16 @@ def test_vllm_batch_of_speech_is_its_singles(loaded):
     for a, b in zip(together, alone):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
     assert loaded.model.embed_multimodal() == []
+
+
+def test_vllm_speech_in_bf16(loaded):
+    """vLLM's usual type; features come in float32."""
+    model = copy.deepcopy(loaded.model).to(torch.bfloat16)
+    features, tokens = processed(loaded, np.sin(np.arange(8000) / 20).astype(np.float32))
+    with torch.no_grad():
+        (half,), (full,) = (m.embed_multimodal(input_features=features) for m in (model, loaded.model))
+    assert half.dtype == torch.bfloat16 and half.shape == full.shape == (len(tokens), 32)
+    assert (half.float() - full).norm() < 0.05 * full.norm()
 
 
 def test_vllm_layout_gives_our_tokens(loaded, tmp_path: Path):
