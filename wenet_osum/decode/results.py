@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from wenet_osum.dataset.index import Index
-from wenet_osum.fileio import atomic_write
+from wenet_osum.fileio import atomic_write, sweep
 from wenet_osum.tasks import Task
 from wenet_osum.tasks.answer import Answer
 
@@ -67,7 +67,7 @@ def rounded(shares: Mapping[str, float], digits: int = 4) -> dict[str, float]:
 def answer_files(folder: Path) -> Iterator[Callable[[Row], None]]:
     """Write ``text`` (WeNet: key, blank, text) and ``answers.jsonl`` in a folder by the function it gives, row by
     row; they are there when the block ends well."""
-    with atomic_write(folder / "answers.jsonl") as answers, atomic_write(folder / "text") as text:
+    with swept(folder / "answers.jsonl") as answers, swept(folder / "text") as text:
 
         def add(row: Row) -> None:
             text.write(f"{row['key']} {' '.join(row['raw'].split())}\n")
@@ -107,9 +107,7 @@ def merge(
             for name, folder in folders.items()
             for mode in modes
         }
-        aside = {
-            name: stack.enter_context(atomic_write(skipped_list(folder))) for name, folder in folders.items()
-        }
+        aside = {name: stack.enter_context(swept(skipped_list(folder))) for name, folder in folders.items()}
 
         def set_aside(name: str, skipped: dict[str, str]) -> None:
             aside[name].write(json.dumps(skipped, ensure_ascii=False) + "\n")
@@ -130,6 +128,12 @@ def merge(
                     totals[name].proposed += row.get("proposed", 0)
                     totals[name].accepted += row.get("accepted", 0)
     return totals
+
+
+def swept(path: Path) -> contextlib.AbstractContextManager[IO[Any]]:
+    """``atomic_write``, after what a run that was killed in it has left is gone."""
+    sweep(path)
+    return atomic_write(path)
 
 
 def skipped_list(folder: Path) -> Path:
