@@ -4,7 +4,6 @@ under torchrun, or with RANK and WORLD_SIZE set, several processes share the lis
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
 from itertools import chain
@@ -38,13 +37,14 @@ from wenet_osum.dataset.loader import Loader
 from wenet_osum.decode.journal import Journal
 from wenet_osum.decode.recognize import by_model, finish, recognize
 from wenet_osum.decode.results import Totals
-from wenet_osum.device import DEVICES, DTYPES, card, find_device, use_device
+from wenet_osum.device import DEVICES, DTYPES, card
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.models.prompts import Prompts
 from wenet_osum.registry import DATASETS
 from wenet_osum.score.report import TASK_ORDER
 from wenet_osum.tasks import TaskTable
 from wenet_osum.text import init_tokenizer
+from wenet_osum.train.engine import Engine
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -99,26 +99,18 @@ def ranks() -> tuple[int, int]:
     return int(rank), int(size)
 
 
-def place(
-    args: argparse.Namespace, dtype: str
-) -> tuple[torch.device, contextlib.AbstractContextManager[Any]]:
-    """Device and autocast that the flags, or else the config's ``dtype``, ask for."""
-    local = int(os.environ.get("LOCAL_RANK", 0))
-    kind, index = (args.device, local) if args.gpu == -1 else card(args.gpu)
-    if args.gpu != -1 and kind == "cuda" and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > 1:
+def init_engine(args: argparse.Namespace, dtype: str) -> Engine:
+    """Device and number type that the flags, or else the config's ``dtype``, ask for."""
+    device, index = (args.device, None) if args.gpu == -1 else card(args.gpu)
+    if args.gpu != -1 and device == "cuda" and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > 1:
         raise OsumError(
             "--gpu", "is one card for several processes", "give --device cuda: each takes its own"
         )
-    if args.dtype is None and dtype == "fp16" and kind == "cpu":
+    if args.dtype is None and dtype == "fp16" and device == "cpu":
         logging.info("trained in fp16, which is not for a CPU: decoding in fp32")
         dtype = "fp32"
-    dtype = args.dtype or dtype
-    if dtype == "fp16" and kind == "cpu":
-        raise OsumError("dtype fp16", "is not for a CPU", "use --dtype fp32 or bf16")
-    device = find_device(kind, index)
-    use_device(device)
-    autocast = contextlib.nullcontext() if dtype == "fp32" else torch.autocast(device.type, DTYPES[dtype])
-    return device, autocast
+    # Ranks share the result folder and nothing else.
+    return Engine(device, args.dtype or dtype, index=index, alone=True)
 
 
 def asked(index: Index, table: TaskTable, names: list[str], labelled_only: bool) -> Index:
@@ -168,7 +160,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING if rank else logging.INFO, format="%(message)s", force=True)
     config = config_path(args.config, args.checkpoint)
     configs = load_config(config, args.override_config)
-    device, autocast = place(args, configs["dtype"])
+    engine = init_engine(args, configs["dtype"])
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     resolve_beside(configs, config)
@@ -186,7 +178,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     if line := idle_flags(args, *(f for f, size in chunks.items() if size != -1 and not model.streams)):
         logging.info(line)
-    model.to(device)
+    model.to(engine.device)
     load_checkpoint(model, args.checkpoint)
     model.eval()
 
@@ -200,7 +192,8 @@ def main(argv: list[str] | None = None) -> int:
         "num_decoding_left_chunks": args.num_decoding_left_chunks,
     }
     asks = {
-        mode: by_model(model, tokenizer, table, prompts, mode, device, autocast, **how) for mode in args.modes
+        mode: by_model(model, tokenizer, table, prompts, mode, engine.device, engine.autocast, **how)
+        for mode in args.modes
     }
     result_dir = Path(args.result_dir)
     with Journal(result_dir / f"partial.{'+'.join(args.modes)}", rank, world_size) as journal:

@@ -117,7 +117,7 @@ def by_model(
     prompts: Prompts,
     mode: str,
     device: torch.device,
-    autocast: contextlib.AbstractContextManager[Any] | None = None,
+    autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     **how: Any,
 ) -> Ask:
     """Questions by a mode of the model's own ``decode``, one task after the other; ``how`` as in ``answer_batch``."""
@@ -127,7 +127,7 @@ def by_model(
         for name in tasks:
             names = [name] * len(batch["keys"])
             asked = {**batch, "tasks": names, "prompt": prompts.batch(names, batch["langs"], draw=False)}
-            with autocast or contextlib.nullcontext():
+            with autocast():
                 texts = answer_batch(model, asked, tokenizer, [mode], device, **how)[mode]
             rows[name] = [answer_row(key, table[name], texts[key]) for key in batch["keys"]]
         return rows
