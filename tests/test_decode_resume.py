@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -373,6 +374,42 @@ def test_decode_resume_a_list_of_bad_utterances_alone(work: Work, tmp_path: Path
     assert (tmp_path / MODE / "text").read_bytes() == b""
     assert len((tmp_path / "skipped.jsonl").read_text().splitlines()) == 3
     assert not list(tmp_path.glob("partial*"))
+
+
+def test_decode_resume_after_a_full_disk(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    append = Journal.append
+
+    class Full:
+        """A file with room for 100 bytes."""
+
+        def __init__(self, file: Any):
+            self.fileno, self.write_there, self.room = file.fileno, file.write, 100
+
+        def close(self) -> None:
+            pass
+
+        def write(self, content: bytes) -> int:
+            if not self.room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            written = self.write_there(content[: self.room])
+            self.room -= written
+            return written
+
+    def fills(self: Journal, entries: dict[int, dict[str, Any]]) -> None:
+        if os.path.getsize(self.path):
+            self._file = Full(self._file)  # type: ignore[assignment]
+        append(self, entries)
+
+    with monkeypatch.context() as m:
+        m.setattr(Journal, "append", fills)
+        assert command(recognize.main, *work.args(tmp_path)) == 1
+    line = one_error_line(capsys.readouterr().err)
+    assert "rank0.jsonl: No space left on device" in line
+    assert lines_kept(tmp_path) == 3
+    assert command(recognize.main, *work.args(tmp_path)) == 0
+    assert tree(tmp_path) == work.whole
 
 
 @pytest.mark.slow

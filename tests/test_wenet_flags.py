@@ -344,5 +344,5 @@ def test_the_page_for_wenet_users_names_every_flag(capsys: pytest.CaptureFixture
             program.get_args(["--help"])
         known = set(re.findall(r"^  (--[\w.]+)", capsys.readouterr().out, re.M))
         assert without == set(idle) and not same & differs and same | differs <= known
-        ours = {"--num_threads", "--task", "--labelled_only", "--resume", "--worker_timeout"}
+        ours = {"--num_threads", "--task", "--labelled_only", "--resume", "--restart", "--worker_timeout"}
         assert known - same - differs <= ours

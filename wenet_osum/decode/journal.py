@@ -46,7 +46,9 @@ class Journal:
     def __enter__(self) -> Journal:
         # Early, with nothing to say yet: that the file is gone later tells that all has been put together.
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = open(self.path, "ab")
+        self._file: IO[bytes] = open(
+            self.path, "ab", buffering=0
+        )  # on a full disk nothing waits to be written
         self._lock = open(self.folder / "lock", "a")
         try:
             # Of this process alone: data workers, which may live a moment longer, do not inherit it.
@@ -128,9 +130,13 @@ class Journal:
         """Keep what was found of some rows; when this returns, a kill does not undo it."""
         lines = [] if os.path.getsize(self._file.fileno()) else [json.dumps({"facts": self.facts})]
         lines += [json.dumps({"row": row, **entry}, ensure_ascii=False) for row, entry in entries.items()]
-        self._file.write("".join(line + "\n" for line in lines).encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        content = "".join(line + "\n" for line in lines).encode()
+        try:
+            while content:
+                content = content[self._file.write(content) :]
+            os.fsync(self._file.fileno())
+        except OSError as e:
+            raise OSError(e.errno, e.strerror, str(self.path)) from None
 
     @contextlib.contextmanager
     def merging(self) -> Iterator[None]:
