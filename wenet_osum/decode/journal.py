@@ -63,8 +63,9 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         """Close it; leaves nothing where nothing was done."""
-        nothing = not self.taken and not os.path.getsize(self.path)
-        if nothing:
+        taken = self.taken
+        nothing = taken or not os.path.getsize(self.path)
+        if nothing and not taken:
             self.path.unlink()
         self._close()
         if nothing and not self.paths():
@@ -100,13 +101,13 @@ class Journal:
             restart: throw this rank's journal away, and those of ranks that there are no more.
 
         Returns:
-            (count,) which rows are done; with ``restart`` none.
+            (count,) which rows are done; with ``restart`` none; all, where all has been put together already.
 
         Raises:
             OsumError: a journal is of a decode with other facts (says which), or damaged.
         """
         self.facts, self.count = json.loads(json.dumps(facts, default=str)), count
-        done = np.zeros(count, bool)
+        done = np.full(count, self.taken)
         if restart:
             self._file.truncate(0)
             for rank, path in self.paths().items():
