@@ -133,6 +133,9 @@ def test_decode_resume_the_unbroken_run_has_all_in_the_order_of_the_list(work: W
     for name, label in (("asr", "txt"), ("ser", "emotion"), ("sttc", "reply")):
         rows = [json.loads(line) for line in work.whole[f"{name}/{MODE}/answers.jsonl"].splitlines()]
         text = work.whole[f"{name}/{MODE}/text"].decode().splitlines()
+        shares = [p for r in rows for p in r.get("probabilities", {}).values()]
+        assert len(shares) == (len(rows) if name == "ser" else 0)
+        assert all(sum(p.values()) == pytest.approx(1, abs=1e-3) for p in shares)
         good = [s["key"] for s in samples if s.get(label) and s["key"].startswith("u")]
         assert [r["key"] for r in rows] == [line.split(" ")[0] for line in text] == good
         assert len(good) < COUNT or name == "asr"
@@ -325,7 +328,7 @@ def test_decode_resume_two_processes_are_not_one_rank(
 
 def test_decode_resume_a_rank_that_comes_too_late(tmp_path: Path):
     """All has been put together while it started: nothing is left behind, nothing done twice."""
-    folder = tmp_path / "partial.x"
+    folder = tmp_path / "out" / "partial.x"
     with Journal(folder, 0, 2) as first, Journal(folder, 1, 2) as second:
         first.begin({}, 2)
         first.append({1: {"skipped": {"b": 1}}, 0: {"skipped": {"a": 1}}})
@@ -333,7 +336,10 @@ def test_decode_resume_a_rank_that_comes_too_late(tmp_path: Path):
         assert not lacking and [e["row"] for e in entries] == [0, 1]
         first.remove()
         assert first.taken and second.taken
-    assert not list(tmp_path.iterdir())
+        folder.mkdir()
+        second.store.touch()  # made while the first was at its end
+        assert second.begin({}, 2).all()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("rank", "size"), [("2", "2"), ("-1", "2"), ("one", "2"), ("1", None)])
@@ -410,6 +416,20 @@ def test_decode_resume_after_a_full_disk(
     assert lines_kept(tmp_path) == 3
     assert command(recognize.main, *work.args(tmp_path)) == 0
     assert tree(tmp_path) == work.whole
+
+
+def test_decode_resume_in_modes_beside_each_other(work: Work, tmp_path: Path):
+    """Modes of the LLM and the CTC head in one journal."""
+    modes = ["--modes", "llm_greedy", "ctc_greedy_search", "--beam_size", 2]
+    assert command(recognize.main, *work.args(tmp_path / "whole", *modes)) == 0
+    args = work.args(tmp_path / "out", *modes)
+    assert end(start(args, death=Death(3, 0.5))) == -signal.SIGKILL
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["partial.llm_greedy+ctc_greedy_search"]
+    assert [end(p) for p in [start(args, rank, 2) for rank in range(2)]] == [0, 0]
+    whole = tree(tmp_path / "whole")
+    assert tree(tmp_path / "out") == whole and len(whole) == 3 * 2 * 2 + 3
+    assert whole[f"ser/{MODE}/text"] == work.whole[f"ser/{MODE}/text"]
+    assert whole["ser/ctc_greedy_search/text"] != whole[f"ser/{MODE}/text"]
 
 
 @pytest.mark.slow

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from helpers import run_config, stage2_config, write_corpus, write_list
+import pytest
+from helpers import command, run_config, stage2_config, write_corpus, write_list
 
-from wenet_osum.bin.common import load_table
-from wenet_osum.bin.recognize import asked, report
-from wenet_osum.config import load_config
+from wenet_osum.bin.common import load_table, prepare_configs
+from wenet_osum.bin.recognize import asked, main, report
+from wenet_osum.checkpoint.weights import save_checkpoint
+from wenet_osum.config import load_config, save_config
 from wenet_osum.dataset.dataset import OsumDataset
 from wenet_osum.dataset.index import Index
 from wenet_osum.dataset.index_build import build_index
@@ -23,6 +25,8 @@ from wenet_osum.dataset.plan import plan_questions
 from wenet_osum.decode.journal import Journal
 from wenet_osum.decode.recognize import by_answerer, finish, recognize
 from wenet_osum.decode.results import answer_row
+from wenet_osum.models.osum import SpeechModel
+from wenet_osum.registry import init_model
 from wenet_osum.tasks import Answer, TaskTable, load_tasks
 from wenet_osum.text import init_tokenizer
 
@@ -118,3 +122,24 @@ def test_a_row_has_what_its_answer_has():
     assert row == {"key": "a", "task": "sttc", "raw": "hi<开始回答>hello", "text": "hi", "reply": "hello"}
     row = answer_row("a", TABLE["ser"], "hi<glad>")
     assert row["problems"] and "emotion" not in row and "probabilities" not in row
+
+
+@pytest.mark.parametrize("mode", ["llm_greedy", "ctc_greedy_search"])
+def test_chunk_sizes_reach_the_encoder(tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch):
+    """Of WeNet's streaming encoders; ours has no use for them."""
+    data = write_corpus(tmp_path / "data", 2)
+    configs = load_config(run_config(tmp_path, stage2_config()))
+    prepare_configs(configs, init_tokenizer(configs))
+    save_config(configs, tmp_path / "train.yaml")
+    save_checkpoint(init_model(configs), tmp_path / "final.pt", {})
+    sizes = []
+
+    def encode(self: Any, speech: Any, lengths: Any, chunk_size: int = -1, left_chunks: int = -1) -> Any:
+        sizes.append((chunk_size, left_chunks))
+        return self.encoder(speech, lengths)
+
+    monkeypatch.setattr(SpeechModel, "encode", encode)
+    args = ["--config", tmp_path / "train.yaml", "--checkpoint", tmp_path / "final.pt", "--modes", mode]
+    args += ["--decoding_chunk_size", 16, "--num_decoding_left_chunks", 3, "--num_threads", 1]
+    assert command(main, *args, "--test_data", data, "--result_dir", tmp_path / "out") == 0
+    assert set(sizes) == {(16, 3)}

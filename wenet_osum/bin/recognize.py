@@ -11,48 +11,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from wenet_osum import __version__
-from wenet_osum.bin.common import (
-    at_least,
-    build_model,
-    causes_line,
-    config_path,
-    count_line,
-    leave_room,
-    load_table,
-    prepare_configs,
-    resolve_beside,
+from wenet_osum.bin.common import at_least, causes_line, count_line
+from wenet_osum.bin.decode_flags import (
+    Loaded,
+    add_decode_flags,
+    add_model_flags,
+    hotwords_of,
+    load_answerer,
+    load_model,
 )
 from wenet_osum.bin.wenet_flags import RECOGNIZE, add_idle_flags, idle_flags
-from wenet_osum.checkpoint.weights import load_checkpoint
-from wenet_osum.config import load_config
-from wenet_osum.dataset.filter import WIDE_OPEN
 from wenet_osum.dataset.fingerprint import digest, digest_file
 from wenet_osum.dataset.index import Index, TaskSets
 from wenet_osum.dataset.index_build import build_index
 from wenet_osum.dataset.index_store import stamp
 from wenet_osum.dataset.loader import Loader
 from wenet_osum.decode.journal import Journal
-from wenet_osum.decode.recognize import by_model, finish, recognize
+from wenet_osum.decode.recognize import Ask, by_answerer, by_model, finish, recognize
 from wenet_osum.decode.results import Totals
-from wenet_osum.device import DEVICES, DTYPES, card
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.models.prompts import Prompts
 from wenet_osum.registry import DATASETS
 from wenet_osum.score.report import TASK_ORDER
 from wenet_osum.tasks import TaskTable
-from wenet_osum.text import init_tokenizer
-from wenet_osum.train.engine import Engine
+
+LLM_MODES = ("llm_greedy", "llm_beam")
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p = argparse.ArgumentParser(prog="osum recognize", description=__doc__)
-    p.add_argument("--config", help="train.yaml of the run; default: config.yaml of a model folder")
+    add_model_flags(p)
     p.add_argument("--test_data", required=True, help="list to decode")
     p.add_argument("--data_type", default="raw", choices=["raw", "shard", "shard_full_data"])
-    p.add_argument("--checkpoint", required=True, help=".pt, or a model folder (osum convert)")
     p.add_argument(
         "--result_dir",
         required=True,
@@ -70,19 +62,10 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument(
         "--restart", action="store_true", help="throw away what a decode that was killed has left here"
     )
-    p.add_argument("--gpu", type=int, default=-1, help="run on this CUDA card; -1: see --device")
-    p.add_argument("--device", default="cpu", choices=DEVICES)
-    p.add_argument("--dtype", choices=DTYPES, help="autocast; default: the config's")
-    p.add_argument("--batch_size", type=at_least(1), default=16)
-    p.add_argument("--beam_size", type=at_least(1), default=10, help="for llm_beam")
-    p.add_argument("--length_penalty", type=float, default=0.0, help="for llm_beam")
+    add_decode_flags(p)
     p.add_argument("--decoding_chunk_size", type=int, default=-1, help="for WeNet's streaming encoders")
     p.add_argument("--num_decoding_left_chunks", type=int, default=-1)
     p.add_argument("--num_workers", type=at_least(0), default=0)
-    p.add_argument(
-        "--num_threads", type=at_least(0), default=0, help="threads of this process; 0: torch's choice"
-    )
-    p.add_argument("--override_config", action="append", default=[], metavar="KEY=VALUE")
     add_idle_flags(p, RECOGNIZE)
     return p.parse_args(argv)
 
@@ -99,18 +82,40 @@ def ranks() -> tuple[int, int]:
     return int(rank), int(size)
 
 
-def init_engine(args: argparse.Namespace, dtype: str) -> Engine:
-    """Device and number type that the flags, or else the config's ``dtype``, ask for."""
-    device, index = (args.device, None) if args.gpu == -1 else card(args.gpu)
-    if args.gpu != -1 and device == "cuda" and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > 1:
-        raise OsumError(
-            "--gpu", "is one card for several processes", "give --device cuda: each takes its own"
-        )
-    if args.dtype is None and dtype == "fp16" and device == "cpu":
-        logging.info("trained in fp16, which is not for a CPU: decoding in fp32")
-        dtype = "fp32"
-    # Ranks share the result folder and nothing else.
-    return Engine(device, args.dtype or dtype, index=index, alone=True)
+def make_asks(args: argparse.Namespace, loaded: Loaded) -> dict[str, Ask]:
+    """How each mode asks: the LLM's through an ``Answerer``, the others by the model's ``decode``.
+
+    Raises:
+        OsumError: a mode that this model does not have.
+    """
+    model, table, tokenizer, engine = loaded.model, loaded.table, loaded.tokenizer, loaded.engine
+    model.check_modes(args.modes)
+    prompts = Prompts(table, tokenizer.encode, loaded.conf["prompt_conf"])
+    how = {
+        "decoding_chunk_size": args.decoding_chunk_size,
+        "num_decoding_left_chunks": args.num_decoding_left_chunks,
+    }
+    asks = {}
+    for mode in args.modes:
+        if mode in LLM_MODES:
+            asks[mode] = by_answerer(load_answerer(args, loaded, mode), table)
+        else:
+            asks[mode] = by_model(
+                model, tokenizer, table, prompts, mode, engine.device, engine.autocast, **how
+            )
+    return asks
+
+
+def without_effect(args: argparse.Namespace, streams: bool) -> list[str]:
+    """The flags that were given for other modes or other encoders."""
+    idle = []
+    if not streams:
+        idle += [f for f in ("decoding_chunk_size", "num_decoding_left_chunks") if getattr(args, f) != -1]
+    if not any(mode in LLM_MODES for mode in args.modes):
+        parser = argparse.ArgumentParser()
+        add_decode_flags(parser)
+        idle += [f for f, default in vars(parser.parse_args([])).items() if getattr(args, f) != default]
+    return [f"--{name}" for name in idle]
 
 
 def asked(index: Index, table: TaskTable, names: list[str], labelled_only: bool) -> Index:
@@ -126,24 +131,24 @@ def asked(index: Index, table: TaskTable, names: list[str], labelled_only: bool)
     return index.asking(TaskSets(list(sets), number))
 
 
-# Flags that decide where and how fast answers are found, but not which; what files hold is looked at itself.
+# Flags that decide where and how fast answers are found, but not which, and names of files, which are looked into.
 _NO_MATTER = (
     *("config", "checkpoint", "test_data", "result_dir", "restart", "modes", "task", "override_config"),
-    *("gpu", "device", "num_workers", "num_threads"),
+    *("gpu", "device", "num_workers", "num_threads", "hotwords"),
 )
 
 
-def facts(
-    args: argparse.Namespace, configs: dict[str, Any], names: list[str], index: Index
-) -> dict[str, Any]:
+def facts(args: argparse.Namespace, loaded: Loaded, names: list[str], index: Index) -> dict[str, Any]:
     """All that decides the answers: parts of a list that were decoded with other facts do not go together."""
     weights = Path(args.checkpoint)
     files = sorted(p for p in weights.rglob("*") if p.is_file()) if weights.is_dir() else [weights]
     return {
         "version": __version__,
         "checkpoint": {p.name: stamp(str(p)) for p in files},
-        "config": configs,
+        "config": loaded.configs,
+        "device": loaded.engine.device.type,
         "flags": {k: v for k, v in vars(args).items() if k not in _NO_MATTER},
+        "hotwords": hotwords_of(args.hotwords),
         "modes": " ".join(args.modes),
         "task": ",".join(names),
         "test_data": {
@@ -158,43 +163,14 @@ def main(argv: list[str] | None = None) -> int:
     args = get_args(argv)
     rank, world_size = ranks()
     logging.basicConfig(level=logging.WARNING if rank else logging.INFO, format="%(message)s", force=True)
-    config = config_path(args.config, args.checkpoint)
-    configs = load_config(config, args.override_config)
-    engine = init_engine(args, configs["dtype"])
-    if args.num_threads:
-        torch.set_num_threads(args.num_threads)
-    resolve_beside(configs, config)
-    torch.manual_seed(configs["seed"])
-    table = load_table(configs)
+    loaded = load_model(args)
+    table, tokenizer, conf = loaded.table, loaded.tokenizer, loaded.conf
     tasks = TASK_ORDER if args.task == "all" else [table.find(t).name for t in args.task.split(",")]
     names = list(dict.fromkeys(tasks))
-    tokenizer = init_tokenizer(configs)
-    prepare_configs(configs, tokenizer)
-    model = build_model(configs)
-    model.check_modes(args.modes)
-    chunks = {
-        "--decoding_chunk_size": args.decoding_chunk_size,
-        "--num_decoding_left_chunks": args.num_decoding_left_chunks,
-    }
-    if line := idle_flags(args, *(f for f, size in chunks.items() if size != -1 and not model.streams)):
+    if line := idle_flags(args, *without_effect(args, loaded.model.streams)):
         logging.info(line)
-    model.to(engine.device)
-    load_checkpoint(model, args.checkpoint)
-    model.eval()
-
-    conf = leave_room(model, {**configs["dataset_conf"], "filter_conf": WIDE_OPEN}, table, tokenizer.encode)
+    asks = make_asks(args, loaded)
     conf["batch_conf"] = {**conf["batch_conf"], "batch_type": "static", "batch_size": args.batch_size}
-    prompts = Prompts(table, tokenizer.encode, conf["prompt_conf"])
-    how = {
-        "beam_size": args.beam_size,
-        "length_penalty": args.length_penalty,
-        "decoding_chunk_size": args.decoding_chunk_size,
-        "num_decoding_left_chunks": args.num_decoding_left_chunks,
-    }
-    asks = {
-        mode: by_model(model, tokenizer, table, prompts, mode, engine.device, engine.autocast, **how)
-        for mode in args.modes
-    }
     result_dir = Path(args.result_dir)
     with Journal(result_dir / f"partial.{'+'.join(args.modes)}", rank, world_size) as journal:
         everything = build_index(
@@ -220,10 +196,10 @@ def main(argv: list[str] | None = None) -> int:
                 logging.info("%s: no utterance has an answer for it, nothing to decode", name)
         if not here:
             return 0
-        dataset = DATASETS.find(configs["dataset"])(
-            index, table, tokenizer, conf, configs["seed"], train=False
+        dataset = DATASETS.find(loaded.configs["dataset"])(
+            index, table, tokenizer, conf, loaded.configs["seed"], train=False
         )
-        done = journal.begin(facts(args, configs, names, everything), len(index), args.restart)
+        done = journal.begin(facts(args, loaded, names, everything), len(index), args.restart)
         if done.any():
             logging.info("%d of %d utterances are done already", done.sum(), len(index))
         recognize(Loader(dataset, args.num_workers), asks, journal, done)

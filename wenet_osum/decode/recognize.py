@@ -22,7 +22,6 @@ from wenet_osum.errors import OsumError
 from wenet_osum.models.prompts import Prompts
 from wenet_osum.tasks import TaskTable
 
-Answers = dict[str, dict[str, str]]  # mode -> key -> text
 # Asks a batch some tasks: task -> a row of answers.jsonl for each utterance, in the batch's order.
 Ask = Callable[[Batch, Sequence[str]], dict[str, list[Row]]]
 
@@ -120,34 +119,19 @@ def by_model(
     autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     **how: Any,
 ) -> Ask:
-    """Questions by a mode of the model's own ``decode``, one task after the other; ``how`` as in ``answer_batch``."""
+    """Questions by a mode of the model's own ``decode``, one task after the other; which ``how`` goes to."""
 
     def ask(batch: Batch, tasks: Sequence[str]) -> dict[str, list[Row]]:
+        feats, lengths = batch["feats"].to(device), batch["feats_lengths"].to(device)
         rows: dict[str, list[Row]] = {}
         for name in tasks:
             names = [name] * len(batch["keys"])
-            asked = {**batch, "tasks": names, "prompt": prompts.batch(names, batch["langs"], draw=False)}
+            prompt = prompts.batch(names, batch["langs"], draw=False)
+            infos = {"tasks": names, "langs": batch["langs"], "prompt": prompt}
             with autocast():
-                texts = answer_batch(model, asked, tokenizer, [mode], device, **how)[mode]
-            rows[name] = [answer_row(key, table[name], texts[key]) for key in batch["keys"]]
+                results = model.decode([mode], feats, lengths, **how, infos=infos)[mode]
+            texts = [tokenizer.decode(result.tokens) for result in results]
+            rows[name] = [answer_row(key, table[name], text) for key, text in zip(batch["keys"], texts)]
         return rows
 
     return ask
-
-
-def answer_batch(
-    model: Any, batch: Batch, tokenizer: Any, modes: list[str], device: torch.device, **how: Any
-) -> Answers:
-    """Decode a padded batch with one utterance or more by the model's own ``decode``, which ``how`` goes to
-    (``beam_size`` ...)."""
-    results = model.decode(
-        modes,
-        batch["feats"].to(device),
-        batch["feats_lengths"].to(device),
-        **how,
-        infos={"tasks": batch["tasks"], "langs": batch["langs"], "prompt": batch["prompt"]},
-    )
-    return {
-        mode: {key: tokenizer.decode(result.tokens) for key, result in zip(batch["keys"], results[mode])}
-        for mode in modes
-    }
