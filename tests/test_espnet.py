@@ -240,10 +240,12 @@ def read_as_espnet(text: str, utt2spk: str) -> list[tuple[str, str]]:
 
 
 def test_answers_are_read_by_kaldis_and_espnets_rules(tmp_path: Path) -> None:
-    from wenet_osum.decode.recognize import write_answers
+    from wenet_osum.decode.results import answer_files, answer_row
 
     texts = {"b": "hello  world\n", "a": "你好\u3000吗", "c": "", "d": " a\u2028b\t"}
-    write_answers({"llm_greedy": texts}, list(texts), TASKS["asr"], tmp_path)
+    with answer_files(tmp_path / "llm_greedy") as add:
+        for key, answer in texts.items():
+            add(answer_row(key, TASKS["asr"], answer))
     text = (tmp_path / "llm_greedy/text").read_text(encoding="utf-8")
     assert text == "b hello world\na 你好 吗\nc \nd a b\n"  # the order of the list
     assert read_as_kaldi(text) == {"b": ["hello", "world"], "a": ["你好", "吗"], "c": [], "d": ["a", "b"]}

@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_long_runs_page_has_these_blocks():
-    assert (len(blocks("bash")), len(blocks("yaml"))) == (5, 3)
+    assert (len(blocks("bash")), len(blocks("yaml"))) == (6, 3)
 
 
 @pytest.mark.slow
@@ -82,6 +82,8 @@ def test_long_runs_tune_batch(folder: Path):
 def test_long_runs_fsdp(folder: Path):
     shell(blocks("bash")[3], folder)
     assert (folder / "exp/fsdp/final.pt").is_file()
+    shell(blocks("bash")[5], folder)
+    assert len((folder / "exp/fsdp/decode/llm_greedy/text").read_text(encoding="utf-8").splitlines()) == 4
 
 
 @pytest.mark.slow

@@ -144,10 +144,11 @@ def test_a_task_of_any_name_can_be_decoded(run: Path, tmp_path: Path):
 @pytest.mark.integration
 def test_batch_equals_single_recognize(run: Path, tmp_path: Path):
     data = write_corpus(tmp_path / "data", count=17, first=20)  # 16 together and one left over
+    torch.manual_seed(1)
     model = init_model(load_and_prepare(run / "stage2" / "train.yaml"))
     with torch.no_grad():
         for p in model.parameters():
-            p.mul_(3 if p.dim() > 1 else 1)
+            p.mul_(8 if p.dim() > 1 else 1)
     save_checkpoint(model, tmp_path / "sharp.pt", {})  # answers that differ by utterance
     texts = []
     for size in (1, 16):

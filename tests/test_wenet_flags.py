@@ -26,6 +26,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from wenet_osum.bin import average_model, recognize, train
 from wenet_osum.bin.common import leave_room, load_table, max_frames
+from wenet_osum.bin.decode_flags import add_decode_flags
 from wenet_osum.bin.wenet_flags import RECOGNIZE, TRAIN, add_engine_flags, idle_flags
 from wenet_osum.checkpoint.weights import read_state
 from wenet_osum.config import DATASET_DEFAULTS, load_config
@@ -344,5 +345,8 @@ def test_the_page_for_wenet_users_names_every_flag(capsys: pytest.CaptureFixture
             program.get_args(["--help"])
         known = set(re.findall(r"^  (--[\w.]+)", capsys.readouterr().out, re.M))
         assert without == set(idle) and not same & differs and same | differs <= known
-        ours = {"--num_threads", "--task", "--labelled_only", "--resume", "--worker_timeout"}
+        ours = {"--num_threads", "--task", "--labelled_only", "--resume", "--restart", "--worker_timeout"}
+        parser = argparse.ArgumentParser()
+        add_decode_flags(parser)
+        ours |= {f"--{name}" for name in vars(parser.parse_args([]))}
         assert known - same - differs <= ours

@@ -38,7 +38,7 @@ device=cpu
 dtype=fp32
 train_engine=torch_ddp # torch_ddp | torch_fsdp | deepspeed
 deepspeed_config=conf/ds_stage2.json
-nproc_per_node=2       # training processes (ranks), one a GPU; on CPU ranks times threads should fill the cores
+nproc_per_node=2       # processes (ranks) that train and decode, one a GPU; on CPU ranks times threads should fill the cores
 num_nodes=1            # machines; on each of them run the same command, with one HOST_NODE_ADDR
 HOST_NODE_ADDR=localhost:29400   # of the first machine
 job_id=2026
@@ -186,9 +186,9 @@ if on 6; then
   if $decode_only; then labelled=; fi
   answers=$result_dir
   case $tasks in all|*,*) ;; *) answers=$result_dir/$tasks ;; esac  # for one task, recognize makes no folder of its name
-  osum recognize --config "$dir/train.yaml" --checkpoint "$decode_checkpoint" --test_data "$(data_list test)" \
+  $launch wenet_osum.bin.recognize --config "$dir/train.yaml" --checkpoint "$decode_checkpoint" --test_data "$(data_list test)" \
     --data_type "$data_type" --task "$tasks" $labelled --modes $decode_modes --batch_size "$decode_batch" \
-    --result_dir "$answers" --device "$device" --dtype "$dtype" --num_threads "$nproc_per_node"
+    --result_dir "$answers" --device "$device" --dtype "$dtype" --num_threads "$num_threads"
 fi
 
 if on 7 && $decode_only && [ ! -f "$data/text" ]; then

@@ -40,6 +40,8 @@ REQUIRED = {
 OTHERWISE = {
     "--device": "cuda where there is one",
     "--dtype": "the config's",
+    "--beam_size": "10, or the preset's",
+    "--length_penalty": "0, or the preset's",
     "--enc_init_mods": "the same, not yet split at commas",
     "--freeze_modules": "the same, not yet split at commas",
 }

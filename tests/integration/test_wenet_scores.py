@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from wenet_osum.bin import score
-from wenet_osum.decode.recognize import write_answers
+from wenet_osum.decode.results import answer_files, answer_row
 from wenet_osum.score.wer import error_rate
 from wenet_osum.tasks import load_tasks
 
@@ -128,7 +128,9 @@ def test_wenet_and_osum_score_agree_on_a_decode_of_200(tmp_path: Path, wenet_dir
     rows = [{"key": k, "wav": f"{k}.wav", "txt": t} for k, t in refs.items()]
     data = tmp_path / "data.list"
     data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    write_answers({"llm_greedy": hyps}, list(hyps), load_tasks()["asr"], tmp_path / "decode/asr")
+    with answer_files(tmp_path / "decode/asr/llm_greedy") as add:
+        for key, answer in hyps.items():
+            add(answer_row(key, load_tasks()["asr"], answer))
     score.main(["--data", str(data), "--decode_dir", str(tmp_path / "decode"), "--resamples", "10"])
     ours = json.loads((tmp_path / "decode/scores.json").read_text("utf-8"))["asr"]
 

@@ -184,8 +184,13 @@ def check_epochs(epoch: int, max_epoch: int, checkpoint: str | None) -> None:
 
 def count_line(skipped: list[dict[str, str]]) -> str:
     """``; set aside: 3 too_long, 1 truncated`` or nothing."""
-    counts = Counter(entry["cause"] for entry in skipped).most_common()
-    return "; set aside: " + ", ".join(f"{n} {cause}" for cause, n in counts) if counts else ""
+    return causes_line(Counter(entry["cause"] for entry in skipped))
+
+
+def causes_line(causes: Counter[str]) -> str:
+    """``count_line`` of what is counted already."""
+    words = [f"{n} {cause}" for cause, n in causes.most_common()]
+    return "; set aside: " + ", ".join(words) if words else ""
 
 
 def describe(model: Any) -> str:

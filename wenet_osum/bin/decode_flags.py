@@ -119,7 +119,8 @@ def init_engine(args: argparse.Namespace, dtype: str) -> Engine:
     if args.dtype is None and dtype == "fp16" and device == "cpu":
         logging.info("trained in fp16, which is not for a CPU: decoding in fp32")
         dtype = "fp32"
-    return Engine(device, args.dtype or dtype, index=index)
+    # Ranks share a result folder and nothing else.
+    return Engine(device, args.dtype or dtype, index=index, alone=True)
 
 
 def load_model(args: argparse.Namespace) -> Loaded:
@@ -166,4 +167,5 @@ def load_answerer(args: argparse.Namespace, loaded: Loaded, mode: str = "llm_gre
         hotwords_of(args.hotwords),
         args.prompt,
         args.lang,
+        (getattr(args, "decoding_chunk_size", -1), getattr(args, "num_decoding_left_chunks", -1)),
     )

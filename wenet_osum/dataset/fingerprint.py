@@ -29,6 +29,15 @@ def digest(*contents: bytes) -> str:
     return hasher.hexdigest()
 
 
+def digest_file(path: str | Path) -> str:
+    """``digest`` of a file, read piece by piece."""
+    hasher = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as f:
+        while piece := f.read(1 << 20):
+            hasher.update(piece)
+    return hasher.hexdigest()
+
+
 def _tokenizer_facts(encode: Callable[[str], list[int]]) -> list[Any]:
     """What tells one tokenizer from another: its settings and the content of its files, wherever they lie."""
     owner = getattr(encode, "__self__", encode)

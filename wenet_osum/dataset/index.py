@@ -87,20 +87,38 @@ class Index:
         """(n,) answer tokens of ``rows``, each asked the task at its place in ``tasks[row]``."""
         return self.answers[self.starts[rows] + slots]
 
-    def asking(self, task: str, rows: Sequence[int] | None = None) -> Index:
-        """These rows (None: all), each asked one task, whose answer need not be known: for decoding."""
-        keep = np.arange(len(self)) if rows is None else np.array(rows, np.int64)
-        count = len(keep)
+    def asking(self, tasks: TaskSets) -> Index:
+        """The utterances that ``tasks`` has any for, each asked all of its own, whose answers need not be known:
+        for decoding. ``tasks`` has a set, which may be empty, for each utterance."""
+        sizes = np.array([len(names) for names in tasks.sets], np.int64)[tasks.number]
+        keep = np.flatnonzero(sizes)
+        sizes = sizes[keep]
         return Index(
-            self.samples if rows is None else [self.samples[i] for i in keep],
+            Chosen(self.samples, keep),
             self.frames[keep],
-            TaskSets([(task,)], np.zeros(count, np.int32)),
-            np.arange(count),
-            np.zeros(count, np.int32),
+            TaskSets(tasks.sets, tasks.number[keep]),
+            np.cumsum(sizes) - sizes,
+            np.zeros(int(sizes.sum()), np.int32),
             self.corpus[keep],
             self.block[keep],
             self.weights,
+            self.skipped,
         )
+
+
+class Chosen(Sequence[Any]):
+    """The ``rows`` of a sequence, taken when they are asked for."""
+
+    def __init__(self, of: Sequence[Any], rows: np.ndarray):
+        self._of, self._rows = of, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return [self[n] for n in range(*i.indices(len(self)))]
+        return self._of[int(self._rows[i])]
 
 
 def target_text(sample: dict[str, Any], task: Task, time_step: float) -> str:

@@ -20,7 +20,7 @@ from wenet_osum.dataset.index_store import Store, StoreWriter, stamp
 from wenet_osum.dataset.parallel import ordered_map
 from wenet_osum.dataset.shard_reader import read_tar_list
 from wenet_osum.errors import OsumError
-from wenet_osum.fileio import atomic_write
+from wenet_osum.fileio import atomic_write, sweep
 from wenet_osum.tasks import TaskTable
 
 _LINES = 512  # of a raw list in a part, on average; at most four times as many
@@ -200,8 +200,7 @@ def _locked(store: Path) -> Iterator[None]:
     with open(store.with_name(f".{store.name}.lock"), "w") as lock:
         with contextlib.suppress(OSError):  # a file system without locks: the last one's store stays
             fcntl.flock(lock, fcntl.LOCK_EX)
-        for left in store.parent.glob(f".{store.name}.*.tmp"):  # of a run that was killed here
-            left.unlink(missing_ok=True)
+        sweep(store)
         yield
 
 

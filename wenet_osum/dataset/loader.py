@@ -55,8 +55,12 @@ class Loader:
         self.batches, self.start = self.dataset.plan(epoch, group or self.world_size), start
         return max(0, -(-(len(self.batches) - start) // self.world_size))
 
+    def take(self, batches: Sequence[list[Item]]) -> None:
+        """Fix batches that somebody else has planned, for all ranks together."""
+        self.batches, self.start = batches, 0
+
     def __iter__(self) -> Iterator[Batch]:
-        """Read what ``plan`` fixed.
+        """Read what ``plan`` or ``take`` fixed.
 
         Raises:
             OsumError: a worker died or did not answer within ``timeout``.

@@ -54,6 +54,13 @@ class Plan(Sequence[list[Item]]):
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
+    def only(self, numbers: np.ndarray) -> Plan:
+        """These of the batches, in this order."""
+        sizes = np.diff(self.bounds)[numbers]
+        at = _spans(self.bounds[:-1][numbers], sizes)
+        bounds = np.concatenate([[0], np.cumsum(sizes)])
+        return Plan(self._tasks, self.epoch, self.rows[at], self.slots[at], self.copies[at], bounds)
+
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
             return [self[n] for n in range(*i.indices(len(self)))]
@@ -98,6 +105,24 @@ def plan_epoch(
     order, bounds = plan_batches(frames, tokens, conf, seed, epoch, group, shuffle, block)
     narrow = rows[order].astype(np.int32), slots[order].astype(np.int16), copies[order].astype(np.int32)
     return Plan(index.tasks, epoch, *narrow, bounds)
+
+
+def plan_questions(index: Index, conf: dict[str, Any]) -> Plan:
+    """The batches of a list that is decoded: each utterance once, beside others of its length that are asked the
+    same tasks (all of a batch's are one set of ``index.tasks``; an item names the first). The same whatever
+    the number of ranks.
+
+    Args:
+        conf: ``batch_conf``.
+    """
+    orders, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for _, at in index.tasks.groups(np.arange(len(index))):
+        order, bounds = plan_batches(index.frames[at], index.tokens[at], conf, shuffle=False)
+        orders.append(at[order])
+        counts.append(np.diff(bounds))
+    rows = np.concatenate(orders).astype(np.int32)
+    bounds = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+    return Plan(index.tasks, 0, rows, np.zeros(len(rows), np.int16), np.zeros(len(rows), np.int32), bounds)
 
 
 def draw_slots(

@@ -87,7 +87,7 @@ class Answerer:
             gives at least a probability of 0.1. With several tasks the transcript drafts the timed words.
         autocast: makes a context around the model's work.
         hotwords: words that the question names. prompt: a question in your own words. lang: the language of the
-            question, in place of each utterance's.
+            question, in place of each utterance's. chunks: size and left ones, for a streaming encoder of WeNet's.
 
     Raises:
         OsumError: a draft without CTC head, or beside beams or drawing.
@@ -108,13 +108,14 @@ class Answerer:
         hotwords: Sequence[str] = (),
         prompt: str | None = None,
         lang: str | None = None,
+        chunks: tuple[int, int] = (-1, -1),
     ):
         self.model, self.tokenizer, self.table, self.conf, self.device = model, tokenizer, table, conf, device
         self.mode, self.search = mode, search or Search()
         if draft == "relaxed":
             self.search = replace(self.search, relaxed=RELAXED)
         self.constrain, self.draft, self.autocast = constrain, draft, autocast
-        self.hotwords, self.prompt, self.lang = tuple(hotwords), prompt, lang
+        self.hotwords, self.prompt, self.lang, self.chunks = tuple(hotwords), prompt, lang, chunks
         if draft != "none" and not hasattr(model.ctc, "greedy"):
             raise OsumError(
                 "--draft", "the model has no CTC head", "train one (ctc: ctc), or use --draft none"
@@ -144,7 +145,8 @@ class Answerer:
         """
         asked = [self.table[name] for name in dict.fromkeys(tasks)]
         with self.autocast():
-            heard = self.model.hear(batch["feats"].to(self.device), batch["feats_lengths"].to(self.device))
+            feats, lengths = batch["feats"].to(self.device), batch["feats_lengths"].to(self.device)
+            heard = self.model.hear(feats, lengths, *self.chunks)
             drafts = self.ctc_drafts(heard)
             plain = [t for t in asked if t.transcript and not t.align]
             first = (plain or asked)[0]

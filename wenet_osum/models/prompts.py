@@ -33,7 +33,7 @@ class Prompts:
 
     def batch(self, tasks: Sequence[str], langs: Sequence[str], draw: bool) -> Tensor:
         """(B, P) ids padded with -1; the wording drawn among ``conf["number"]`` (torch's generator), or the first."""
-        count = self.conf["number"] if draw else 1
-        indices = torch.randint(count, (len(tasks),)).tolist()
+        count = len(tasks)
+        indices = torch.randint(self.conf["number"], (count,)).tolist() if draw else [0] * count
         rows = [self.ids(t, lang, i) for t, lang, i in zip(tasks, langs, indices)]
         return pad_sequence(rows, batch_first=True, padding_value=IGNORE_ID)

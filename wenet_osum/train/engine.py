@@ -43,6 +43,7 @@ class Engine:
         backend: of torch.distributed; ``nccl``, WeNet's default, is ``gloo`` or ``hccl`` where the device needs it.
         fp16_grad_sync: ranks exchange gradients in half precision.
         index: which of several devices; None: this rank's.
+        alone: whatever torchrun has set, this process has nothing to exchange with others.
         timeout: seconds that a rank waits for the others in one exchange. A rank that dies is seen at once with
             gloo (its connection closes), and torchrun ends the others; one that hangs is an error after so long.
 
@@ -67,9 +68,10 @@ class Engine:
         fp16_grad_sync: bool = False,
         index: int | None = None,
         timeout: float = TIMEOUT,
+        alone: bool = False,
     ):
-        self.rank = int(os.environ.get("RANK", 0))
-        self.world_size = int(os.environ.get("WORLD_SIZE", 1))
+        self.rank = 0 if alone else int(os.environ.get("RANK", 0))
+        self.world_size = 1 if alone else int(os.environ.get("WORLD_SIZE", 1))
         self.fp16_grad_sync = fp16_grad_sync
         self.device = find_device(device, int(os.environ.get("LOCAL_RANK", 0)) if index is None else index)
         if dtype == "fp16" and device == "cpu":
@@ -85,9 +87,9 @@ class Engine:
             if backend == "nccl" and BACKENDS[device] != "nccl":
                 logging.info("nccl is for CUDA: ranks on %s talk by %s", device, BACKENDS[device])
                 backend = BACKENDS[device]
-            alone: dict[str, Any] = {"rank": 0, "world_size": 1, "store": torch.distributed.HashStore()}
+            one: dict[str, Any] = {"rank": 0, "world_size": 1, "store": torch.distributed.HashStore()}
             torch.distributed.init_process_group(
-                backend, timeout=timedelta(seconds=timeout), **(alone if self.world_size == 1 else {})
+                backend, timeout=timedelta(seconds=timeout), **(one if self.world_size == 1 else {})
             )
 
     def prepare(

@@ -11,8 +11,10 @@ import torch
 from wenet_osum.dataset.batch import collate
 from wenet_osum.dataset.dataset import OsumDataset
 from wenet_osum.dataset.plan import Item
-from wenet_osum.decode.recognize import answer_batch
+from wenet_osum.decode.answer import Answerer
+from wenet_osum.decode.recognize import Ask, by_answerer, by_model
 from wenet_osum.errors import OsumError
+from wenet_osum.models.prompts import Prompts
 from wenet_osum.score.bootstrap import Draws
 from wenet_osum.score.score import score_task
 from wenet_osum.tasks import TaskTable
@@ -76,17 +78,26 @@ class DevScorer:
             scores |= figures(score_task(self.table[name], samples, answers[name], draws=Draws(1)))
         return scores
 
+    def asking(self, model: Any) -> Ask:
+        """How ``osum recognize`` asks by default."""
+        conf, device = self.dataset.conf, self.engine.device
+        if hasattr(model, "hear"):
+            return by_answerer(Answerer(model, self.tokenizer, self.table, conf, device), self.table)
+        prompts = Prompts(self.table, self.tokenizer.encode, conf["prompt_conf"])
+        return by_model(model, self.tokenizer, self.table, prompts, model.modes[0], device)
+
     def answers(self, model: Any) -> dict[str, dict[str, str]]:
         """Task -> key -> decoded text, of all ranks; greedy, by the model's first mode. What cannot be read is
         left out, and counts as an error."""
-        mode, learning = model.modes[0], model.training
+        learning = model.training
         found: list[tuple[str, str, str]] = []
         model.eval()
+        ask = self.asking(model)
         for items in self.batches[self.engine.rank :: self.engine.world_size]:
             batch = collate([self.dataset[item] for item in items])
             if batch["keys"]:
-                texts = answer_batch(model, batch, self.tokenizer, [mode], self.engine.device)[mode]
-                found += [(items[0].task, key, text) for key, text in texts.items()]
+                name = items[0].task
+                found += [(name, row["key"], row["raw"]) for row in ask(batch, [name])[name]]
         model.train(learning)
         parts = [found]
         if self.engine.world_size > 1:
