@@ -20,7 +20,6 @@ from torch.nn.utils.rnn import pad_sequence
 from wenet_osum.constants import IGNORE_ID
 from wenet_osum.dataset.batch import Batch
 from wenet_osum.decode.constrain import (
-    Vocabulary,
     body_rule,
     label_choices,
     label_starts,
@@ -28,6 +27,7 @@ from wenet_osum.decode.constrain import (
     text_rule,
 )
 from wenet_osum.decode.drafts import TextDraft, TimedDraft
+from wenet_osum.decode.pieces import vocabulary_of
 from wenet_osum.errors import OsumError
 from wenet_osum.models.beam import write_best
 from wenet_osum.models.choices import log_probabilities
@@ -70,6 +70,7 @@ class Question:
 
     task: Task
     row: int  # of the batch
+    ready: bool = False  # the body is there
     body: Written = field(default_factory=Written)
     labels: dict[str, str] = field(default_factory=dict)
     probabilities: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -125,7 +126,7 @@ class Answerer:
                 "--draft", "goes with greedy decoding only", "drop the beams and sampling, or the draft"
             )
         self.eos = int(model.eos)
-        self.vocabulary = Vocabulary(tokenizer) if constrain else None
+        self.vocabulary = vocabulary_of(tokenizer) if constrain else None
         self.prompts: dict[str, Tensor] = {}
         self.choices: dict[str, tuple[list[list[int]], list[dict[str, str]]]] = {}
         self.starts: dict[str, frozenset[int]] = {}
@@ -170,29 +171,24 @@ class Answerer:
         known: list[Written] | None,
     ) -> None:
         """Write the answers into ``questions``. ``known``: the transcript of each utterance of the batch."""
-        rows = torch.tensor([q.row for q in questions], device=self.device)
-        heard = heard.rows(rows)
+        whole, heard = heard, heard.rows(torch.tensor([q.row for q in questions], device=self.device))
         prompts = [self.prompt_ids(q.task, batch["langs"][q.row]) for q in questions]
         prompt = pad_sequence(prompts, batch_first=True, padding_value=IGNORE_ID).to(self.device)
         session = self.model.ask(heard, prompt)
         room = self.room(session)
         if not self.constrain:
             longest = [self.longest(q.task, True) for q in questions]
-            self.write(
-                session, heard, batch, questions, longest, room, drafts, None, [frozenset()] * len(questions)
-            )
-            return
-        bodies, longest = [], []
+            return self.write(session, heard, batch, questions, longest, room, drafts, None)
+        longest = []
         for q in questions:
-            ready = known is not None and q.task.transcript and not q.task.align
-            if ready and known is not None:
-                q.body = Written(known[q.row].tokens)
-            bodies.append(q.body.tokens)
-            longest.append(0 if ready or not q.task.transcript else self.longest(q.task, False))
-        session.force(bodies)
+            if known is not None and q.task.transcript and not q.task.align:
+                q.body, q.ready = Written(known[q.row].tokens), True
+            longest.append(self.longest(q.task, False) if q.task.transcript and not q.ready else 0)
+        session.force([q.body.tokens for q in questions])
         if any(longest):
-            ends = [self.ends(q.task) for q in questions]
-            self.write(session, heard, batch, questions, longest, room, drafts, known, ends)
+            self.write(session, heard, batch, questions, longest, room, drafts, known)
+            if self.tagged(questions):
+                return self.ask(whole, batch, questions, drafts, known)
         self.label(session, questions)
         self.reply(session, batch, questions, room)
 
@@ -206,19 +202,20 @@ class Answerer:
         room: list[int],
         drafts: list[list[int]] | None,
         known: list[Written] | None,
-        ends: list[frozenset[int]],
     ) -> None:
         """The bodies, or whole answers of an LLM that writes as it likes."""
         natural = self.model.limits(heard, max(longest))
         limits = [min(n, most, left) for n, most, left in zip(natural, longest, room)]
         rules: list[Rule | None] = [None] * len(questions)
+        ends: list[frozenset[int]] = [frozenset()] * len(questions)
         if self.vocabulary is not None:
             for n, q in enumerate(questions):
                 seconds = float(batch["feats_lengths"][q.row]) * self.seconds_per_frame
-                if limits[n]:
-                    rules[n] = body_rule(
-                        q.task, self.vocabulary, self.eos, ends[n], seconds, self.conf["time_step"]
-                    )
+                rule = body_rule(
+                    q.task, self.vocabulary, self.eos, self.ends(q.task), seconds, self.conf["time_step"]
+                )
+                if rule is not None and limits[n]:
+                    rules[n], ends[n], limits[n] = rule, rule.ends, max(limits[n], rule.least - 1)
         keys = self.keys(batch, questions)
         if self.mode == "llm_beam" and self.search.beam_size > 1:
             found = write_best(session, limits, rules, ends, self.search, keys)
@@ -228,6 +225,15 @@ class Answerer:
         for q, limit, written in zip(questions, limits, found):
             if limit:
                 q.body = written
+
+    def tagged(self, questions: list[Question]) -> bool:
+        """Take off what a rule wrote behind timed words: a time and a label both open with ``<``, so that the rule
+        writes labels too, and they are chosen anew by their probability. Whether there were any."""
+        found = [q for q in questions if q.task.align and (q.task.fields or q.task.reply) and not q.ready]
+        for q in found:
+            text = self.tokenizer.decode(q.body.tokens)
+            q.body.tokens, q.ready = self.tokenizer.encode(text[: q.task.label_span(text)[0]]), True
+        return bool(found)
 
     def label(self, session: Session, questions: list[Question]) -> None:
         """The likeliest labels of each question, all of them scored beside each other."""
