@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wenet_osum.decode import formats
-from wenet_osum.decode.formats import Heard, Segment, Transcript, check_formats, rows, subtitles, width
+from wenet_osum.decode.formats import Heard, Transcript, check_formats, rows, subtitles, width
+from wenet_osum.decode.join import Segment
 from wenet_osum.errors import OsumError
 from wenet_osum.tasks import load_tasks
 from wenet_osum.tasks.answer import Answer, Word
@@ -34,7 +35,7 @@ def timed_words(draw: st.DrawFn) -> list[Word]:
 @st.composite
 def transcripts(draw: st.DrawFn) -> Transcript:
     edges = sorted(draw(st.lists(times, max_size=12)))
-    segments = [Segment(a, b, draw(texts)) for a, b in zip(edges[::2], edges[1::2])]
+    segments = [Segment(a, b, draw(texts), {}) for a, b in zip(edges[::2], edges[1::2])]
     words = draw(timed_words() | st.none())
     raw = draw(texts)
     tasks = {"asr": Heard(raw, Answer(raw), {}, segments)}
@@ -112,7 +113,7 @@ def test_json_reads_back(done: Transcript):
         assert task["text"] == heard.answer.text and task["reply"] is None and task["labels"] == {}
         words = task["words"] and [Word(w["start"], w["end"], w["word"]) for w in task["words"]]
         assert words == heard.answer.words
-        assert [Segment(**s) for s in task["segments"]] == heard.segments
+        assert [Segment(labels={}, **s) for s in task["segments"]] == heard.segments
 
 
 @given(transcripts(), st.booleans(), st.booleans())
@@ -147,7 +148,7 @@ def test_rows_end_at_a_pause_and_when_full():
 
 def test_segments_are_shown_where_there_are_no_words():
     long = " ".join(["word"] * 20)
-    segments = [Segment(0.0, 10.0, long), Segment(12.0, 14.0, "yes"), Segment(14.0, 15.0, "")]
+    segments = [Segment(0.0, 10.0, long, {}), Segment(12.0, 14.0, "yes", {}), Segment(14.0, 15.0, "", {})]
     done = Transcript("a.wav", "a", 15.0, {"asr": Heard(long, Answer(long), {}, segments)})
     shown = subtitles(done)
     assert [line for _, _, line in shown] == [" ".join(["word"] * 8)] * 2 + [" ".join(["word"] * 4), "yes"]
@@ -196,7 +197,7 @@ def test_all_of_an_answer_is_in_json():
 )
 def test_a_format_is_checked_against_the_tasks(asked, tasks, where):
     def check() -> None:
-        check_formats(asked, {name: TASKS[name] for name in tasks})
+        check_formats(asked, [TASKS[name] for name in tasks])
 
     if where is None:
         check()

@@ -8,10 +8,11 @@ from __future__ import annotations
 import html
 import json
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from wenet_osum.decode.join import Segment
 from wenet_osum.errors import OsumError
 from wenet_osum.tasks.answer import Answer, Word
 from wenet_osum.tasks.task import Task
@@ -24,16 +25,6 @@ PAUSE = 0.6  # seconds without a word that end a row
 
 
 @dataclass
-class Segment:
-    """One piece of a recording and what was said in it; times in seconds from the recording's start."""
-
-    start: float
-    end: float
-    text: str
-    labels: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
 class Heard:
     """The answer to one task for a whole recording.
 
@@ -41,7 +32,7 @@ class Heard:
         raw: the composed answer, e.g. ``"what a day<happy>"``.
         answer: its parts; times are the recording's.
         probabilities: label field -> value -> probability.
-        segments: the pieces it was cut into, in order.
+        segments: the pieces it was cut into, in order; times are the recording's.
     """
 
     raw: str
@@ -98,8 +89,7 @@ def _task_object(heard: Heard) -> dict[str, Any]:
     answer = heard.answer
     words = answer.words and [{"start": w.start, "end": w.end, "word": w.word} for w in answer.words]
     segments = [
-        {"start": round(s.start, 3), "end": round(s.end, 3), "text": s.text}
-        | ({"labels": s.labels} if s.labels else {})
+        {"start": s.start, "end": s.end, "text": s.text} | ({"labels": s.labels} if s.labels else {})
         for s in heard.segments
     ]
     return {
@@ -223,7 +213,7 @@ FORMATS: dict[str, tuple[Writer, str]] = {
 }
 
 
-def check_formats(formats: Iterable[str], tasks: Mapping[str, Task]) -> None:
+def check_formats(formats: Iterable[str], tasks: Collection[Task]) -> None:
     """Whether the answers to ``tasks`` can be written so.
 
     Raises:
@@ -232,9 +222,9 @@ def check_formats(formats: Iterable[str], tasks: Mapping[str, Task]) -> None:
     for name in formats:
         if name not in FORMATS:
             raise OsumError(f"--format {name}", "unknown format", f"choose among {', '.join(FORMATS)}")
-        if name == "ctm" and not any(task.align for task in tasks.values()):
+        if name == "ctm" and not any(task.align for task in tasks):
             raise OsumError("--format ctm", "needs the times of words", "ask for them: --task srwt")
-        if name in ("srt", "vtt") and not any(task.transcript for task in tasks.values()):
+        if name in ("srt", "vtt") and not any(task.transcript for task in tasks):
             raise OsumError(
                 f"--format {name}", "no task with a transcript is asked", "add --task asr or srwt"
             )
