@@ -161,42 +161,20 @@ class LLMDecoder(nn.Module):
         what = f"{name}'s attention is not told where an utterance ends"
         raise OsumError(PACK, what, "use dynamic, bucket or static")
 
-    @torch.no_grad()
-    def generate(
-        self, seq: Sequence, limits: Tensor, eos_id: int, beam_size: int, length_penalty: float
-    ) -> list[list[int]]:
-        """Greedy (``beam_size`` 1) or beam search after a left-padded sequence.
+    def read(self, embeds: Tensor, real: Tensor, position_ids: Tensor, cache: Any) -> Tensor:
+        """One pass of generation: hidden states (B, n, H) of the last n positions, whose keys and values go to
+        ``cache`` (transformers'), behind those that are there.
 
-        Args:
-            limits: (B,) most new tokens of each row; a limit of its own keeps an answer the same in
-                any batch.
-
-        Returns:
-            One id list a row, without the end id.
+        embeds (B, n, H); real (B, T) bool, of all positions read so far and these; position_ids (B, n).
         """
-        from transformers import StoppingCriteriaList
+        return self.causal_lm.base_model(  # type: ignore[no-any-return]
+            inputs_embeds=embeds.to(self.dtype),
+            attention_mask=real.long(),
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
 
-        rows = seq.mask.size(0)
-
-        def at_limit(ids: Tensor, scores: Any, **_: Any) -> Tensor:
-            # Beam search asks about all its candidates of a row at once.
-            return ids.size(1) >= limits.repeat_interleave(ids.size(0) // rows)
-
-        out = self.causal_lm.generate(
-            inputs_embeds=seq.embeds.to(self.dtype),
-            attention_mask=seq.mask.long(),
-            max_new_tokens=int(limits.max()),
-            do_sample=False,
-            synced_gpus=False,  # ranks that share weights out gather them before (train/engine.py)
-            num_beams=beam_size,
-            **({"length_penalty": length_penalty} if beam_size > 1 else {}),
-            eos_token_id=eos_id,
-            pad_token_id=eos_id,
-            stopping_criteria=StoppingCriteriaList([at_limit]),  # type: ignore[list-item]
-        )
-        answers = []
-        for row, limit in zip(out.tolist(), limits.tolist()):
-            row = row[:limit]
-            answers.append(row[: row.index(eos_id)] if eos_id in row else row)
-        assert len(answers) == rows
-        return answers
+    def head(self, hidden: Tensor) -> Tensor:
+        """(..., H) -> (..., V) float32."""
+        return self.causal_lm.get_output_embeddings()(hidden).float()

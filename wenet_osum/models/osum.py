@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from wenet_osum.constants import IGNORE_ID
 from wenet_osum.errors import OsumError
+from wenet_osum.models.beam import write_best
+from wenet_osum.models.generation import Search, Session
 from wenet_osum.models.losses import answer_weights, combine_losses, figures_for_the_loop
 from wenet_osum.models.packed import check_packs, pad_rows
 from wenet_osum.models.prompts import Prompts
@@ -145,6 +147,20 @@ class SpeechModel(nn.Module, ABC):
         return [DecodeResult(tokens) for tokens in self.ctc.greedy(hs, mask.squeeze(1).sum(1))]
 
 
+class Heard(NamedTuple):
+    """Utterances behind the encoder, (B, T, D) and mask (B, 1, T), and behind the adapter, (B, S, H) and which of
+    them are real (B, S)."""
+
+    hs: Tensor
+    mask: Tensor
+    embeds: Tensor
+    real: Tensor
+
+    def rows(self, index: Tensor) -> Heard:
+        """Utterances of these numbers, some perhaps more than once."""
+        return Heard(*(t[index] for t in self))
+
+
 @MODELS.register("osum")
 class Osum(SpeechModel):
     """Speech in, an answer in words out.
@@ -267,19 +283,39 @@ class Osum(SpeechModel):
             unused: what WeNet's ``recognize.py`` passes for other models (``reverse_weight`` ...).
         """
         self.check_modes(methods)
-        hs, mask = self.encode(speech, speech_lengths, decoding_chunk_size, num_decoding_left_chunks)
+        heard = self.hear(speech, speech_lengths, decoding_chunk_size, num_decoding_left_chunks)
+        prompt = self.prompt_ids(infos or {}).to(speech.device)
         out: dict[str, list[DecodeResult]] = {}
-        seq = None
         for method in methods:
             if method == "ctc_greedy_search":
-                out[method] = self.greedy_ctc(hs, mask)
+                out[method] = self.greedy_ctc(heard.hs, heard.mask)
                 continue
-            if seq is None:
-                embeds, speech_mask = self.adapter(hs, mask)
-                prompt = self.prompt_ids(infos or {}).to(speech.device)
-                seq = self.sequence(prompt, embeds, speech_mask.squeeze(1), None)
-                limits = (40 + 8 * speech_mask.sum((1, 2))).clamp(max=self.max_new_tokens)
-            beams = beam_size if method == "llm_beam" else 1
-            answers = self.decoder.generate(seq, limits, self.eos, beams, length_penalty)
-            out[method] = [DecodeResult(tokens) for tokens in answers]
+            session, limits = self.ask(heard, prompt), self.limits(heard)
+            if method == "llm_beam" and beam_size > 1:
+                search = Search(beam_size=beam_size, length_penalty=length_penalty)
+                found = write_best(session, limits, search=search)
+            else:
+                found = session.write(limits, audible=self.audible(heard))
+            out[method] = [DecodeResult(w.tokens) for w in found]
         return out
+
+    def hear(self, speech: Tensor, lengths: Tensor, chunk_size: int = -1, left_chunks: int = -1) -> Heard:
+        """speech (B, T, F) and its lengths (B,), through encoder and adapter once for every question."""
+        hs, mask = self.encode(speech, lengths, chunk_size, left_chunks)
+        embeds, speech_mask = self.adapter(hs, mask)
+        return Heard(hs, mask, embeds, speech_mask.squeeze(1))
+
+    def ask(self, heard: Heard, prompt: Tensor) -> Session:
+        """Put questions (B, P), ids padded with -1, about what was heard."""
+        return Session(self.decoder, self.sequence(prompt, heard.embeds, heard.real, None), self.eos)
+
+    def audible(self, heard: Heard) -> list[int]:
+        """Tokens of text that each utterance has time for: two a speech token (25 a second: eight characters of
+        three bytes each), and 20."""
+        return (20 + 2 * heard.real.sum(1)).tolist()  # type: ignore[no-any-return]
+
+    def limits(self, heard: Heard, longest: int | None = None) -> list[int]:
+        """Most tokens of each answer: 40 and 8 for each speech token (12.5 a second), no more than ``longest``,
+        ``max_new_tokens`` where it is not given. A row's own: so an answer is the same in any batch."""
+        most = self.max_new_tokens if longest is None else longest
+        return (40 + 8 * heard.real.sum(1)).clamp(max=most).tolist()  # type: ignore[no-any-return]
