@@ -7,6 +7,7 @@ import functools
 import io
 import logging
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -84,14 +85,6 @@ def most_seconds(conf: dict[str, Any]) -> float:
     return mel["max_duration"] if mel["pad_or_trim"] else conf["filter_conf"]["max_length"] / 100
 
 
-def writers(formats: list[str], columns: dict[str, bool]) -> list[tuple[Writer, str]]:
-    """For each format its writer and suffix; ``columns`` goes to ``formats.text``."""
-    made = {name: FORMATS[name] for name in formats}
-    if "text" in made:
-        made["text"] = (functools.partial(text, **columns), FORMATS["text"][1])
-    return list(made.values())
-
-
 def check_outputs(recordings: list[Recording], formats: list[str], output_dir: str | None) -> None:
     """Raises:
     OsumError: two outputs would get into each other's way.
@@ -111,7 +104,7 @@ def check_outputs(recordings: list[Recording], formats: list[str], output_dir: s
             raise OsumError("--output_dir", what, "give them one by one, or the folder they are in")
 
 
-def write(done: Transcript, outputs: list[tuple[Writer, str]], output_dir: str | None) -> None:
+def write(done: Transcript, outputs: Iterable[tuple[Writer, str]], output_dir: str | None) -> None:
     """Write a recording's answers: to its files, or to standard output at once. For one that failed there is
     only a JSON object."""
     for writer, suffix in outputs:
@@ -135,8 +128,11 @@ def main(argv: list[str] | None = None) -> int:
     formats = list(dict.fromkeys(name.strip() for name in args.format.split(",")))
     check_formats(formats, tasks)
     check_outputs(recordings, formats, args.output_dir)
-    columns = {"with_file": len(recordings) > 1 and args.output_dir is None, "with_task": len(tasks) > 1}
-    outputs = writers(formats, columns)
+    outputs = {name: FORMATS[name] for name in formats}
+    if "text" in outputs:
+        with_file = len(recordings) > 1 and args.output_dir is None
+        write_text = functools.partial(text, with_file=with_file, with_task=len(tasks) > 1)
+        outputs["text"] = (write_text, outputs["text"][1])
 
     loaded = load_model(args)
     answerer = load_answerer(args, loaded, args.mode)
@@ -151,7 +147,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         for n, done in enumerate(results, 1):
             with bar.external_write_mode():  # the bar makes way for the answers on the same terminal
-                write(done, outputs, args.output_dir)
+                write(done, outputs.values(), args.output_dir)
                 if done.error is not None:
                     failed += 1
                     print(f"error: {done.error}", file=sys.stderr)

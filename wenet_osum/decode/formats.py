@@ -87,7 +87,7 @@ def as_json(done: Transcript) -> str:
 
 def _task_object(heard: Heard) -> dict[str, Any]:
     answer = heard.answer
-    words = answer.words and [{"start": w.start, "end": w.end, "word": w.word} for w in answer.words]
+    words = None if answer.words is None else [w._asdict() for w in answer.words]
     segments = [
         {"start": s.start, "end": s.end, "text": s.text} | ({"labels": s.labels} if s.labels else {})
         for s in heard.segments
@@ -112,10 +112,11 @@ def _dump(row: dict[str, Any]) -> str:
 def ctm(done: Transcript) -> str:
     """Kaldi's ``name channel start duration word`` for every word of the first task that has times; seconds."""
     words = next((h.answer.words for h in done.tasks.values() if h.answer.words is not None), [])
+    name = "_".join(done.name.split()).encode(errors="replace").decode()  # a file's name may be no UTF-8
     lines = []
     for start, end, word in words:
         if word := "_".join(word.split()):  # blanks part the columns
-            lines.append(f"{'_'.join(done.name.split())} 1 {start:.2f} {end - start:.2f} {word}\n")
+            lines.append(f"{name} 1 {start:.2f} {end - start:.2f} {word}\n")
     return "".join(lines)
 
 

@@ -74,7 +74,7 @@ def transcribe(
     batch_size: int = 16,
     max_seconds: float = 30.0,
     vad: str = "energy",
-    told: Callable[[float], None] = lambda seconds: None,
+    told: Callable[[float], object] = lambda seconds: None,
 ) -> Iterator[Transcript]:
     """Answer ``tasks`` about every recording.
 
