@@ -133,7 +133,7 @@ def test_batch_equals_single_in_every_search(
     decoder: LLMDecoder, lengths: list[int], seed: int, search: Search, ruled: bool, drafted: bool, data: Any
 ) -> None:
     count = len(lengths)
-    limits = data.draw(st.lists(st.integers(1, 20), min_size=count, max_size=count))
+    limits = data.draw(st.lists(st.integers(0, 20), min_size=count, max_size=count))
     seq = input_of(lengths, seed)
     rules = [Some(i) for i in range(count)] if ruled else [None] * count
 
@@ -274,21 +274,34 @@ def test_what_goes_in_circles_is_unwound(decoder: LLMDecoder) -> None:
 
     @dataclass(frozen=True)
     class Round:
+        """5 6 7 5 6 7 ...; it may end behind every 7, or at the start alone."""
+
+        ends: bool
         at: int = 0
 
         def allowed(self, room: int) -> Tensor:
-            return torch.tensor([[5, 6, 7][self.at % 3]])
+            end = self.at % 3 == 0 if self.ends else self.at == 0
+            return torch.tensor([[5, 6, 7][self.at % 3], *([EOS] if end else [])])
 
         def after(self, token: int) -> Round:
-            return Round(self.at + 1)
+            return Round(self.ends, self.at + 1)
+
+    class Endless:
+        """The decoder, but that it never wants to end."""
+
+        read, embed = decoder.read, decoder.embed
+
+        def head(self, hidden: Tensor) -> Tensor:
+            return decoder.head(hidden).index_fill(-1, torch.tensor([EOS]), -1e9)
 
     seq = input_of([6, 9], 1)
-    session = Session(decoder, seq, EOS)
-    found = session.write([90, 7], rules=[Round(), None], audible=[40, 40])
-    assert found[0].looped and found[0].tokens == [5, 6, 7] == session.written[0] and not found[1].looped
-    fresh = Session(decoder, seq, EOS)
-    fresh.force([[5, 6, 7], found[1].tokens])
-    torch.testing.assert_close(fresh.hidden, session.hidden, atol=1e-4, rtol=1e-4)
-    assert torch.equal(fresh.kept.lengths(), session.kept.lengths())
-    assert [w.tokens for w in fresh.write([5, 5])] == [w.tokens for w in session.write([5, 5])]
-    assert [w.tokens for w in session.write([0, 0])] == [[], []]
+    for ends, wanted in ((True, [5, 6, 7]), (False, [])):
+        session = Session(Endless(), seq, EOS)
+        found = session.write([90, 7], rules=[Round(ends), None], audible=[40, 40])
+        assert found[0].looped and found[0].tokens == wanted == session.written[0] and not found[1].looped
+        fresh = Session(Endless(), seq, EOS)
+        fresh.force([wanted, found[1].tokens])
+        torch.testing.assert_close(fresh.hidden, session.hidden, atol=1e-4, rtol=1e-4)
+        assert torch.equal(fresh.kept.lengths(), session.kept.lengths())
+        assert [w.tokens for w in fresh.write([5, 5])] == [w.tokens for w in session.write([5, 5])]
+        assert [w.tokens for w in session.write([0, 0])] == [[], []]

@@ -126,17 +126,18 @@ def test_without_shuffle_epochs_and_seeds_do_not_matter():
     assert longest == sorted(longest)
 
 
-def test_little_padding_in_audio_and_answers():
+def test_little_padding_and_answers_of_all_lengths_together():
+    """A batch whose answers are all short is one task's; the step's mean over its tokens would make each of them
+    count for more than those of a long transcript."""
     rows = many()
-    batches = plan(rows, budgets())
+    batches = [b for b in plan(rows, budgets()) if len(b) >= 4]
     padded = sum(max(rows[r][0] for r in b) * len(b) for b in batches)
-    assert sum(f for f, _ in rows) / padded > 0.97
+    assert sum(rows[r][0] for b in batches for r in b) / padded > 0.97
     order = [max(rows[r][0] for r in b) for b in batches]
     assert order != sorted(order)  # long and short batches come mixed
-    # Sorted by audio alone, answers of any length would meet: 80 at the longest, 42 in the mean.
-    words = sum(max(rows[r][1] for r in b) * len(b) for b in batches)
-    by_audio = plan(rows, budgets(), shuffle=False)
-    assert words < 0.85 * sum(max(rows[r][1] for r in b) * len(b) for b in by_audio)
+    answers = np.array([rows[r][1] for b in batches for r in b])
+    within = np.mean([np.var([rows[r][1] for r in b], ddof=1) for b in batches])
+    assert within > 0.9 * np.var(answers)
 
 
 def test_packs_are_nearly_full():
@@ -190,7 +191,7 @@ def test_batches_read_few_blocks_at_a_time():
     touched = [set(block[batches[i]]) | set(block[batches[i + 1]]) for i in range(0, len(batches), 2)]
     run = 20  # about a third of a window's groups
     most = max(len(set.union(*touched[i : i + run])) for i in range(len(touched) - run))
-    assert 10 <= most <= 24  # two windows meet in some runs
+    assert 10 <= most <= 30  # two windows meet in some runs, with what a third left over
     assert len(set.union(*touched)) == 80
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import soundfile as sf
 
 from wenet_osum.dataset.containers import WaveHeader, file_size, is_cut, read_wave_header
-from wenet_osum.dataset.resample import resample
+from wenet_osum.dataset.resample import resample, resample_blocks
 from wenet_osum.dataset.sources import open_source
 from wenet_osum.errors import BadUtterance
 
@@ -21,7 +21,7 @@ MAX_OVERSHOOT = 0.5
 # Float samples are in [-1, 1]; mp3 and processing overshoot a little, 16-bit numbers kept as floats do not.
 MAX_SAMPLE = 32.0
 
-_BLOCK = 1 << 20  # frames decoded at a time
+_BLOCK = 1 << 17  # frames decoded at a time
 _MP3_PREROLL = 16 * 1152
 _NO_END = 1 << 48  # libsndfile's frame count when the header has none is larger
 
@@ -61,6 +61,14 @@ class _Pcm16:
             yield (samples.astype(np.float32) * np.float32(1 / 32768)).reshape(-1, self._header.channels)
 
 
+class _OneWay(sf.SoundFile):
+    """Read on without soundfile's seek after every read: after a jump some frames of an mp3 come out as
+    silence (they draw on bits of the frames before)."""
+
+    def seekable(self) -> bool:
+        return False
+
+
 class _Decoded:
     """Everything libsndfile reads: flac, mp3, ogg, opus, aiff, other wave codings ..."""
 
@@ -73,22 +81,20 @@ class _Decoded:
         self.slack = 2 * 1152 if self._mp3 else 0
 
     def blocks(self, first: int, count: int) -> Iterator[np.ndarray]:
-        # soundfile seeks after every read, and after a jump some frames of an mp3 come out as silence
-        # (they draw on bits of the frames before): so one read, begun early, gives all of it.
+        # What an mp3's decoder says right after a jump is not relied on, so it begins early.
         early = min(first, _MP3_PREROLL) if self._mp3 else 0
         count += early
         try:
             if first:
                 self._sound.seek(first - early)
             while count > 0:
-                samples = self._sound.read(
-                    count if self._mp3 else min(count, _BLOCK), dtype="float32", always_2d=True
-                )
+                samples = self._sound.read(min(count, _BLOCK), dtype="float32", always_2d=True)
                 if not len(samples):
                     return
                 count -= len(samples)
-                yield samples[early:]
-                early = 0
+                if len(samples) > early:
+                    yield samples[early:]
+                early = max(0, early - len(samples))
         except sf.LibsndfileError:
             return  # broken from here on: too few frames come out, which the caller sees
 
@@ -134,6 +140,38 @@ def load_audio(
     return np.ascontiguousarray(audio, dtype=np.float32)
 
 
+def audio_blocks(
+    source: str | bytes,
+    seconds: float,
+    start: float | None = None,
+    end: float | None = None,
+    sample_rate: int = 16000,
+    key: str = "",
+    channel: int | None = 0,
+) -> Iterator[np.ndarray]:
+    """What ``load_audio`` gives, in blocks of about ``seconds``, so that a file of any length can be read.
+
+    A recording of at most ``seconds`` is one block, sample for sample that of ``load_audio``; the blocks of a
+    longer one differ from it by rounding, and only where the rate is changed. About two blocks are held at a
+    time (and, of a ``command |``, its output: encoded audio).
+
+    Yields:
+        float32 ``(samples,)``, at least one sample each, all finite.
+
+    Raises:
+        BadUtterance: as ``load_audio``, but when reading comes to it, after the blocks before.
+    """
+    with open_source(source, key, keep=start is not None) as stream:
+        recording = _open(stream, key)
+        first, last = _span(recording, start, end, key)
+        mono = (_mono(block, channel, key) for block in _whole(recording, first, last, key))
+        blocks = _regroup(mono, math.ceil(seconds * recording.rate) + 1)
+        if recording.rate != sample_rate:
+            blocks = resample_blocks(blocks, recording.rate, sample_rate)
+        for block in blocks:
+            yield np.ascontiguousarray(block, dtype=np.float32)
+
+
 def audio_duration(source: str | bytes | BinaryIO, key: str = "") -> float:
     """Seconds of a whole recording, from its header where that tells; a stream is closed.
 
@@ -176,7 +214,7 @@ def _open(stream: BinaryIO, key: str) -> _Recording:
     is_file = isinstance(getattr(stream, "raw", None), io.FileIO)
     try:
         # libsndfile reads a file itself, which is faster than through Python.
-        return _Decoded(sf.SoundFile(stream.name if is_file else stream))
+        return _Decoded(_OneWay(stream.name if is_file else stream))
     except (sf.LibsndfileError, TypeError) as e:  # TypeError: a ".raw" file, which has no header
         why = getattr(e, "error_string", str(e)).strip().rstrip(".")
         raise BadUtterance(
@@ -225,6 +263,17 @@ def _whole(recording: _Recording, first: int, last: int, key: str) -> Iterator[n
         raise BadUtterance(key, "truncated", f"{got} samples where {wanted} are declared; cut off or corrupt")
     if not got:
         raise BadUtterance(key, "empty", "no samples")
+
+
+def _regroup(blocks: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The same samples in blocks of ``size``, the last one of 1 to ``size``."""
+    held = np.zeros(0, np.float32)
+    for block in blocks:
+        held = np.concatenate([held, block])
+        while len(held) > size:
+            yield held[:size]
+            held = held[size:]
+    yield held
 
 
 def _mono(block: np.ndarray, channel: int | None, key: str) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -40,9 +41,34 @@ def phases(old: int, new: int) -> tuple[Tensor, int]:
 
 def resample(wave: np.ndarray, old_rate: int, new_rate: int) -> np.ndarray:
     """(n,) float32 samples at ``old_rate`` -> (ceil(n * new_rate / old_rate),) at ``new_rate``."""
+    return next(resample_blocks([wave], old_rate, new_rate))
+
+
+def resample_blocks(blocks: Iterable[np.ndarray], old_rate: int, new_rate: int) -> Iterator[np.ndarray]:
+    """``resample`` of the blocks joined, in blocks as they come; no more is held than the filter reaches.
+
+    A block alone gives what ``resample`` gives, bit for bit; several the same up to the rounding of sums.
+    """
     common = math.gcd(old_rate, new_rate)
     old, new = old_rate // common, new_rate // common
     weights, reach = phases(old, new)
-    padded = F.pad(torch.as_tensor(wave, dtype=torch.float32), (reach, reach + old))
-    out = F.conv1d(padded[None, None], weights, stride=old)[0]  # (new, periods)
-    return out.T.reshape(-1)[: -(-new * len(wave) // old)].numpy()
+
+    def filtered(wave: Tensor) -> Tensor:
+        out = F.conv1d(wave[None, None], weights, stride=old)[0]  # (new, periods)
+        return out.T.reshape(-1)
+
+    held = torch.zeros(reach)  # as if silence came before
+    taken = given = 0
+    waiting = torch.zeros(0)  # the newest block: if it is the last one, it is filtered with its end
+    for block in blocks:
+        held = torch.cat([held, waiting])
+        periods = (len(held) - 2 * reach) // old
+        if periods > 0:
+            out = filtered(held[: periods * old + 2 * reach])
+            held = held[periods * old :]
+            given += len(out)
+            yield out.numpy()
+        waiting = torch.as_tensor(block, dtype=torch.float32)
+        taken += len(waiting)
+    out = filtered(F.pad(torch.cat([held, waiting]), (0, reach + old)))
+    yield out[: -(-new * taken // old) - given].numpy()

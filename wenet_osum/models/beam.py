@@ -50,7 +50,8 @@ class Beams:
     def step(self, logits: Tensor) -> list[int]:
         """Go on by one token. Returns:
         for each hypothesis that runs now, the one it came from; none when the search is over."""
-        came_from, running = [], []
+        came_from: list[int] = []
+        running: list[Hypothesis] = []
         for rank, (score, parent, token) in enumerate(self.candidates(logits)):
             before = self.running[parent]
             if token in self.stops:
@@ -80,6 +81,8 @@ class Beams:
         del self.finished[self.search.beam_size :]
 
     def best(self) -> Written:
+        if not self.finished:  # a limit of 0
+            return Written()
         _, hypothesis, ended = self.finished[0]
         return Written(hypothesis.tokens, ended=ended)
 
@@ -104,7 +107,11 @@ def write_best(
         stops = frozenset({session.eos}) | (ends[i] if ends else frozenset())
         beams.append(Beams(search, limits[i], rules[i] if rules else None, stops, keys[i] if keys else i))
     start, hidden = session.kept.rows(list(range(count))), session.hidden
-    alive = list(range(count))
+    alive = [i for i in range(count) if limits[i] > 0]
+    if len(alive) < count:
+        first_rows = torch.tensor(alive, dtype=torch.long, device=hidden.device)
+        session.hidden = hidden[first_rows]
+        session.kept.select(first_rows)
     while alive:
         logits = session.decoder.head(session.hidden)
         rows: list[int] = []  # where each running hypothesis was, in the batch

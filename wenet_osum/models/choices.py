@@ -21,7 +21,10 @@ def log_probabilities(session: Session, choices: Sequence[Sequence[list[int]]]) 
     beside each other, up to 64 in a pass, all of them behind the same keys and values.
     """
     first = session.decoder.head(session.hidden).log_softmax(-1)
-    found = [row[torch.tensor([c[0] for c in own], device=row.device)] for row, own in zip(first, choices)]
+    found = [
+        row[torch.tensor([c[0] for c in own], dtype=torch.long, device=row.device)]
+        for row, own in zip(first, choices)
+    ]
     longer = [(b, n) for b, own in enumerate(choices) for n, c in enumerate(own) if len(c) > 1]
     if not longer:
         return found

@@ -215,7 +215,7 @@ class Session:
             keys: numbers that name the rows, for drawing.
             audible: tokens that the audio has time for; more of one thing over and over is cut (``looping``).
         """
-        search = search or Search()
+        search, before = search or Search(), self.hidden
         count = self.count
         state: list[Rule | None] = list(rules or [None] * count)
         stops = [frozenset({self.eos}) | (ends[i] if ends else frozenset()) for i in range(count)]
@@ -232,7 +232,7 @@ class Session:
                     done.ended = True
                     continue
                 done.tokens.append(token)
-                done.looped = audible is not None and looping(done.tokens, audible[i]) >= 0
+                done.looped = audible is not None and looping(done.tokens, audible[i]) > 0
             # A row that ends, and one whose last token this was, leaves; the latter's token has yet to be read.
             self.leave([n for n, i in enumerate(alive) if results[i].ended], alive, parked)
             if not alive:
@@ -255,27 +255,43 @@ class Session:
             self.leave(full, alive, parked)
         self.kept = KeyValues.join([parked[i][0] for i in range(count)])
         self.hidden = torch.stack([parked[i][1] for i in range(count)])
-        self.unwind(results, audible)
+        self.unwind(results, rules, before)
         for row, done in zip(self.written, results):
             row += done.tokens
         return results
 
-    def unwind(self, results: list[Written], audible: Sequence[int] | None) -> None:
-        """Take from rows that went in circles all but the first round."""
-        if audible is None or not any(done.looped for done in results):
+    def unwind(self, results: list[Written], rules: Sequence[Rule | None] | None, before: Tensor) -> None:
+        """Take from rows that went in circles all but the first round, and back to where their rule lets them end;
+        ``before``: the hidden states from which they were written."""
+        if not any(done.looped for done in results):
             return
         again: list[list[int]] = [[] for _ in results]
         for b, done in enumerate(results):
-            if done.looped:
-                keep = looping(done.tokens, audible[b])
-                columns = self.kept.real[b].nonzero()[:, 0]
-                # The last token that stays is read once more, for the hidden state behind it.
-                self.kept.real[b, columns[len(columns) - (len(done.tokens) - keep + 1) :]] = False
-                del done.tokens[keep:]
-                again[b] = [done.tokens[-1]]
-        hidden, real = self.read(again)
-        self.stay(hidden, real.sum(dim=1))
+            if not done.looped:
+                continue
+            keep = self.may_end(done.tokens[: looping(done.tokens, 0)], rules[b] if rules else None)
+            # The last token that stays is read once more, for the hidden state behind it.
+            gone = len(done.tokens) - keep + (keep > 0)
+            columns = self.kept.real[b].nonzero()[:, 0]
+            self.kept.real[b, columns[len(columns) - gone :]] = False
+            del done.tokens[keep:]
+            again[b] = done.tokens[-1:]
+            self.hidden[b] = before[b]
+        if any(again):
+            hidden, real = self.read(again)
+            self.stay(hidden, real.sum(dim=1))
         self.kept.squeeze()
+
+    def may_end(self, tokens: list[int], rule: Rule | None) -> int:
+        """How many of the tokens there are at the last place where the rule allows the end."""
+        keep = len(tokens) if rule is None else 0
+        for n, token in enumerate(tokens if rule else [], start=1):
+            assert rule is not None
+            rule = rule.after(token)
+            allowed = rule.allowed(len(tokens) + LONGEST_UNIT)
+            if allowed is None or bool((allowed == self.eos).any()):
+                keep = n
+        return keep
 
     def following(
         self,
@@ -332,11 +348,11 @@ class Session:
                 state[i] = rule.after(token) if rule else None
                 done.accepted += 1
                 keep[n] += 1
-        at = torch.tensor(keep, device=hidden.device)
-        self.stay(hidden, at)
+        kept = torch.tensor(keep, device=hidden.device)
+        self.stay(hidden, kept)
         width = hidden.size(1)
         if width > 1:
-            self.kept.real[:, -width:] &= torch.arange(width, device=at.device)[None] < at[:, None]
+            self.kept.real[:, -width:] &= torch.arange(width, device=kept.device)[None] < kept[:, None]
             self.kept.squeeze()
 
     @staticmethod

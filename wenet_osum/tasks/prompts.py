@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from wenet_osum.tasks.task import Task
 from wenet_osum.text.normalize import is_cjk
 
 
-def prompt_text(task: Task, lang: str, conf: dict[str, Any], index: int) -> str:
+def prompt_text(task: Task, lang: str, conf: dict[str, Any], index: int, hotwords: Sequence[str] = ()) -> str:
     """The question put to the model: the task's tag, or its ``index``-th prompt in a language.
 
-    ``conf`` is ``dataset_conf.prompt_conf``: ``style``, ``lang``.
+    ``conf`` is ``dataset_conf.prompt_conf``: ``style``, ``lang``. ``hotwords``, names and terms that may be said,
+    are told behind the question.
     """
-    if conf["style"] == "tag":
-        return task.tag
-    return task.prompt(lang if conf["lang"] == "auto" else conf["lang"], index)
+    lang = lang if conf["lang"] == "auto" else conf["lang"]
+    text = task.tag if conf["style"] == "tag" else task.prompt(lang, index)
+    if hotwords:
+        text += f" Hotwords: {', '.join(hotwords)}." if lang == "en" else f"热词：{'、'.join(hotwords)}。"
+    return text
 
 
 def language_of(text: str | None) -> str:

@@ -1,0 +1,169 @@
+"""What ``recognize`` and ``transcribe`` share: the flags of decoding, and a model ready to be asked."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wenet_osum.bin.common import (
+    at_least,
+    build_model,
+    config_path,
+    leave_room,
+    load_table,
+    prepare_configs,
+    resolve_beside,
+)
+from wenet_osum.checkpoint.weights import load_checkpoint
+from wenet_osum.config import load_config
+from wenet_osum.dataset.filter import WIDE_OPEN
+from wenet_osum.decode.answer import DRAFTS, Answerer
+from wenet_osum.device import DEVICES, DTYPES, card
+from wenet_osum.errors import OsumError
+from wenet_osum.models.generation import OSUM_RELEASE, Search
+from wenet_osum.tasks import TaskTable
+from wenet_osum.text import init_tokenizer
+from wenet_osum.train.engine import Engine
+
+PRESETS = {"osum_release": OSUM_RELEASE}
+
+
+def add_model_flags(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--config", help="train.yaml of the run; default: config.yaml of a model folder")
+    p.add_argument("--checkpoint", required=True, help=".pt, or a model folder (osum convert)")
+    p.add_argument("--gpu", type=int, default=-1, help="run on this CUDA card; -1: see --device")
+    p.add_argument("--device", default="cpu", choices=DEVICES)
+    p.add_argument("--dtype", choices=DTYPES, help="autocast; default: the config's")
+    p.add_argument("--batch_size", type=at_least(1), default=16)
+    p.add_argument(
+        "--num_threads", type=at_least(0), default=0, help="threads of this process; 0: torch's choice"
+    )
+    p.add_argument("--override_config", action="append", default=[], metavar="KEY=VALUE")
+
+
+def share(text: str) -> float:
+    """A number above 0, not above 1, for argparse."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a number above 0 and not above 1")
+    return value
+
+
+def positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: give a number above 0")
+    return value
+
+
+def add_decode_flags(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--beam_size", type=at_least(1), help="for llm_beam; default 10")
+    p.add_argument("--length_penalty", type=float, help="for llm_beam; default 0")
+    p.add_argument("--do_sample", action="store_true", help="draw, by --seed, in place of the likeliest")
+    p.add_argument("--temperature", type=positive, help="of drawing")
+    p.add_argument("--top_k", type=at_least(0), help="of drawing")
+    p.add_argument("--top_p", type=share, help="of drawing")
+    p.add_argument("--repetition_penalty", type=positive, help="above 1: against words said before")
+    p.add_argument("--seed", type=at_least(0), help="of drawing; default 0")
+    p.add_argument(
+        "--preset", choices=PRESETS, help="osum_release: 4 beams, sampling, penalty 1.05; with llm_beam"
+    )
+    p.add_argument(
+        "--no_constrain", action="store_true", help="let the LLM write as it likes: answers may not parse"
+    )
+    p.add_argument("--draft", default="none", choices=DRAFTS, help="let the CTC head guess the transcript")
+    p.add_argument("--hotwords", help="words with commas between, or a file with one a line")
+    p.add_argument("--prompt", help="a question of your own in place of the task's")
+    p.add_argument(
+        "--lang", choices=["zh", "en"], help="of the question; default: the config's, or the list's"
+    )
+
+
+def search_of(args: argparse.Namespace) -> Search:
+    """The preset, and over it the flags that were given."""
+    search = PRESETS[args.preset] if args.preset else Search(beam_size=10)
+    names = ("beam_size", "length_penalty", "temperature", "top_k", "top_p", "repetition_penalty", "seed")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return replace(search, do_sample=args.do_sample or search.do_sample, **given)
+
+
+def hotwords_of(given: str | None) -> list[str]:
+    if not given:
+        return []
+    path = Path(given)
+    words = path.read_text(encoding="utf-8").splitlines() if path.is_file() else given.split(",")
+    return [word.strip() for word in words if word.strip()]
+
+
+@dataclass
+class Loaded:
+    """A model on its device, and what belongs to it. ``conf``: ``dataset_conf`` for decoding: whatever the
+    encoder has room for."""
+
+    model: Any
+    tokenizer: Any
+    table: TaskTable
+    configs: dict[str, Any]
+    conf: dict[str, Any]
+    engine: Engine
+
+
+def init_engine(args: argparse.Namespace, dtype: str) -> Engine:
+    """Device and number type that the flags, or else the config's ``dtype``, ask for."""
+    device, index = (args.device, None) if args.gpu == -1 else card(args.gpu)
+    if args.dtype is None and dtype == "fp16" and device == "cpu":
+        logging.info("trained in fp16, which is not for a CPU: decoding in fp32")
+        dtype = "fp32"
+    return Engine(device, args.dtype or dtype, index=index)
+
+
+def load_model(args: argparse.Namespace) -> Loaded:
+    """The model of ``--config`` and ``--checkpoint``, in evaluation mode."""
+    config = config_path(args.config, args.checkpoint)
+    configs = load_config(config, args.override_config)
+    engine = init_engine(args, configs["dtype"])
+    if args.num_threads:
+        torch.set_num_threads(args.num_threads)
+    resolve_beside(configs, config)
+    torch.manual_seed(configs["seed"])
+    table = load_table(configs)
+    tokenizer = init_tokenizer(configs)
+    prepare_configs(configs, tokenizer)
+    model = build_model(configs)
+    model.to(engine.device)
+    load_checkpoint(model, args.checkpoint)
+    model.eval()
+    conf = leave_room(model, {**configs["dataset_conf"], "filter_conf": WIDE_OPEN}, table, tokenizer.encode)
+    return Loaded(model, tokenizer, table, configs, conf, engine)
+
+
+def load_answerer(args: argparse.Namespace, loaded: Loaded, mode: str = "llm_greedy") -> Answerer:
+    """Raises:
+    OsumError: flags that do not go together, or not with this model (stage 1 answers in ``recognize`` only).
+    """
+    if not hasattr(loaded.model, "hear"):
+        raise OsumError(args.checkpoint, "is a stage-1 model, without an LLM", "ask it with osum recognize")
+    if args.draft != "none" and (args.preset or args.do_sample):
+        raise OsumError(
+            "--draft", "goes with greedy decoding only", "drop --preset and --do_sample, or --draft"
+        )
+    return Answerer(
+        loaded.model,
+        loaded.tokenizer,
+        loaded.table,
+        loaded.conf,
+        loaded.engine.device,
+        mode,
+        search_of(args),
+        not args.no_constrain,
+        args.draft,
+        loaded.engine.autocast,
+        hotwords_of(args.hotwords),
+        args.prompt,
+        args.lang,
+    )

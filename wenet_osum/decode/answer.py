@@ -1,0 +1,334 @@
+"""Questions about utterances, and their answers: what ``recognize``, ``transcribe`` and a server ask.
+
+An answer is written in parts: the body (a transcript, or words with their times) token by token under a rule,
+the labels by the probability of each, a reply under a rule again. So every answer can be read by
+``Task.parse``, and each label comes with its probability. With ``constrain`` off the LLM writes as it likes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from wenet_osum.constants import IGNORE_ID
+from wenet_osum.dataset.batch import Batch
+from wenet_osum.decode.constrain import (
+    Vocabulary,
+    body_rule,
+    label_choices,
+    label_starts,
+    reply_mark,
+    text_rule,
+)
+from wenet_osum.decode.drafts import TextDraft, TimedDraft
+from wenet_osum.errors import OsumError
+from wenet_osum.models.beam import write_best
+from wenet_osum.models.choices import log_probabilities
+from wenet_osum.models.generation import Drafter, Rule, Search, Session, Written
+from wenet_osum.models.osum import Heard
+from wenet_osum.tasks import Answer, Task, TaskTable
+from wenet_osum.tasks.prompts import prompt_text
+from wenet_osum.tasks.task import REPLY_MARK
+from wenet_osum.text.normalize import split_words
+
+DRAFTS = ("none", "exact", "relaxed")
+RELAXED = 0.1  # probability from which a draft's token is kept
+TIMED = 8  # as many times max_new_tokens for words with times: up to twelve tokens a word with digits apart
+
+
+@dataclass
+class Answered:
+    """One utterance's answer to one task.
+
+    Attributes:
+        text: as composed, e.g. ``"what a day<happy>"``.
+        answer: the same, parsed.
+        probabilities: label field -> value -> probability, each field's summing to 1; empty without labels, and
+            where the LLM writes as it likes.
+        proposed, accepted: draft tokens.
+    """
+
+    key: str
+    task: str
+    text: str
+    answer: Answer
+    probabilities: dict[str, dict[str, float]] = field(default_factory=dict)
+    proposed: int = 0
+    accepted: int = 0
+
+
+@dataclass
+class Question:
+    """A task put to one utterance of a batch, and what of its answer there is."""
+
+    task: Task
+    row: int  # of the batch
+    body: Written = field(default_factory=Written)
+    labels: dict[str, str] = field(default_factory=dict)
+    probabilities: dict[str, dict[str, float]] = field(default_factory=dict)
+    reply: list[int] = field(default_factory=list)
+
+
+class Answerer:
+    """A model, its tokenizer and its tasks, ready to be asked.
+
+    Args:
+        model: ``Osum``, on ``device``. table: the tasks. conf: ``dataset_conf``.
+        mode: ``llm_greedy``, or ``llm_beam`` with ``search.beam_size`` hypotheses.
+        constrain: keep answers to the form of their task, and labels to its values.
+        draft: ``exact``: the CTC head's text is a draft, which the LLM checks; ``relaxed``: and keeps tokens that it
+            gives at least a probability of 0.1. With several tasks the transcript drafts the timed words.
+        autocast: makes a context around the model's work.
+        hotwords: words that the question names. prompt: a question in your own words. lang: the language of the
+            question, in place of each utterance's.
+
+    Raises:
+        OsumError: a draft without CTC head, or beside beams or drawing.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        table: TaskTable,
+        conf: dict[str, Any],
+        device: torch.device,
+        mode: str = "llm_greedy",
+        search: Search | None = None,
+        constrain: bool = True,
+        draft: str = "none",
+        autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+        hotwords: Sequence[str] = (),
+        prompt: str | None = None,
+        lang: str | None = None,
+    ):
+        self.model, self.tokenizer, self.table, self.conf, self.device = model, tokenizer, table, conf, device
+        self.mode, self.search = mode, search or Search()
+        if draft == "relaxed":
+            self.search = replace(self.search, relaxed=RELAXED)
+        self.constrain, self.draft, self.autocast = constrain, draft, autocast
+        self.hotwords, self.prompt, self.lang = tuple(hotwords), prompt, lang
+        if draft != "none" and not hasattr(model.ctc, "greedy"):
+            raise OsumError(
+                "--draft", "the model has no CTC head", "train one (ctc: ctc), or use --draft none"
+            )
+        if draft != "none" and (mode == "llm_beam" or self.search.do_sample):
+            raise OsumError(
+                "--draft", "goes with greedy decoding only", "drop the beams and sampling, or the draft"
+            )
+        self.eos = int(model.eos)
+        self.vocabulary = Vocabulary(tokenizer) if constrain else None
+        self.prompts: dict[str, Tensor] = {}
+        self.choices: dict[str, tuple[list[list[int]], list[dict[str, str]]]] = {}
+        self.starts: dict[str, frozenset[int]] = {}
+        self.seconds_per_frame = (
+            conf["log_mel_spectrogram_conf"]["hop_length"] / conf["resample_conf"]["resample_rate"]
+        )
+
+    @torch.no_grad()
+    def answer(self, batch: Batch, tasks: Sequence[str]) -> dict[str, list[Answered]]:
+        """Ask a padded batch all ``tasks``.
+
+        The audio is encoded once. With several tasks the first that has a transcript writes it, and the others go
+        on behind it; words with times are written anew.
+
+        Returns:
+            task -> one answer an utterance, in the batch's order.
+        """
+        asked = [self.table[name] for name in dict.fromkeys(tasks)]
+        with self.autocast():
+            heard = self.model.hear(batch["feats"].to(self.device), batch["feats_lengths"].to(self.device))
+            drafts = self.ctc_drafts(heard)
+            plain = [t for t in asked if t.transcript and not t.align]
+            first = (plain or asked)[0]
+            rows = range(len(batch["keys"]))
+            questions = [Question(first, row) for row in rows]
+            self.ask(heard, batch, questions, drafts, None)
+            if len(asked) > 1:
+                known = [q.body for q in questions] if first.transcript and not first.align else None
+                more = [Question(task, row) for task in asked if task is not first for row in rows]
+                self.ask(heard, batch, more, drafts, known)
+                questions += more
+        answers = [self.composed(q, batch["keys"][q.row]) for q in questions]
+        return {task.name: [a for a in answers if a.task == task.name] for task in asked}
+
+    def ask(
+        self,
+        heard: Heard,
+        batch: Batch,
+        questions: list[Question],
+        drafts: list[list[int]] | None,
+        known: list[Written] | None,
+    ) -> None:
+        """Write the answers into ``questions``. ``known``: the transcript of each utterance of the batch."""
+        rows = torch.tensor([q.row for q in questions], device=self.device)
+        heard = heard.rows(rows)
+        prompts = [self.prompt_ids(q.task, batch["langs"][q.row]) for q in questions]
+        prompt = pad_sequence(prompts, batch_first=True, padding_value=IGNORE_ID).to(self.device)
+        session = self.model.ask(heard, prompt)
+        room = self.room(session)
+        if not self.constrain:
+            longest = [self.longest(q.task, True) for q in questions]
+            self.write(
+                session, heard, batch, questions, longest, room, drafts, None, [frozenset()] * len(questions)
+            )
+            return
+        bodies, longest = [], []
+        for q in questions:
+            ready = known is not None and q.task.transcript and not q.task.align
+            if ready and known is not None:
+                q.body = Written(known[q.row].tokens)
+            bodies.append(q.body.tokens)
+            longest.append(0 if ready or not q.task.transcript else self.longest(q.task, False))
+        session.force(bodies)
+        if any(longest):
+            ends = [self.ends(q.task) for q in questions]
+            self.write(session, heard, batch, questions, longest, room, drafts, known, ends)
+        self.label(session, questions)
+        self.reply(session, batch, questions, room)
+
+    def write(
+        self,
+        session: Session,
+        heard: Heard,
+        batch: Batch,
+        questions: list[Question],
+        longest: list[int],
+        room: list[int],
+        drafts: list[list[int]] | None,
+        known: list[Written] | None,
+        ends: list[frozenset[int]],
+    ) -> None:
+        """The bodies, or whole answers of an LLM that writes as it likes."""
+        natural = self.model.limits(heard, max(longest))
+        limits = [min(n, most, left) for n, most, left in zip(natural, longest, room)]
+        rules: list[Rule | None] = [None] * len(questions)
+        if self.vocabulary is not None:
+            for n, q in enumerate(questions):
+                seconds = float(batch["feats_lengths"][q.row]) * self.seconds_per_frame
+                if limits[n]:
+                    rules[n] = body_rule(
+                        q.task, self.vocabulary, self.eos, ends[n], seconds, self.conf["time_step"]
+                    )
+        keys = self.keys(batch, questions)
+        if self.mode == "llm_beam" and self.search.beam_size > 1:
+            found = write_best(session, limits, rules, ends, self.search, keys)
+        else:
+            drafters = [self.drafter(q, drafts, known) for q in questions]
+            found = session.write(limits, rules, ends, drafters, self.search, keys, self.model.audible(heard))
+        for q, limit, written in zip(questions, limits, found):
+            if limit:
+                q.body = written
+
+    def label(self, session: Session, questions: list[Question]) -> None:
+        """The likeliest labels of each question, all of them scored beside each other."""
+        own = [self.combinations(q.task) for q in questions]
+        if not any(q.task.fields for q in questions):
+            return
+        found = log_probabilities(session, [ids for ids, _ in own])
+        chosen: list[list[int]] = []
+        for q, (ids, values), scores in zip(questions, own, found):
+            if not q.task.fields:
+                chosen.append([])
+                continue
+            shares = scores.double().softmax(0).tolist()
+            best = max(range(len(shares)), key=shares.__getitem__)
+            q.labels = values[best]
+            for label in q.task.fields:
+                q.probabilities[label.name] = {
+                    value: sum(p for p, v in zip(shares, values) if v[label.name] == value)
+                    for value in label.values
+                }
+            chosen.append(ids[best])
+        session.force(chosen)
+
+    def reply(self, session: Session, batch: Batch, questions: list[Question], room: list[int]) -> None:
+        if not any(q.task.reply for q in questions):
+            return
+        assert self.vocabulary is not None
+        mark = reply_mark(self.tokenizer)
+        session.force([mark if q.task.reply else [] for q in questions])
+        used = [len(tokens) for tokens in session.written]
+        limits = [
+            max(1, min(self.model.max_new_tokens, left - n)) if q.task.reply else 0
+            for q, left, n in zip(questions, room, used)
+        ]
+        rule = text_rule(self.vocabulary, self.eos, nonempty=True)
+        found = session.write(
+            limits, [rule] * len(questions), search=self.search, keys=self.keys(batch, questions)
+        )
+        for q, written in zip(questions, found):
+            q.reply = written.tokens
+
+    def composed(self, q: Question, key: str) -> Answered:
+        text = self.tokenizer.decode(q.body.tokens)
+        if self.constrain:
+            text += "".join(f"<{q.labels[label.name]}>" for label in q.task.fields)
+            text += REPLY_MARK + self.tokenizer.decode(q.reply) if q.task.reply else ""
+        answer = q.task.parse(text)
+        if q.body.looped:
+            answer.problems.append("repeats itself, cut")
+        return Answered(key, q.task.name, text, answer, q.probabilities, q.body.proposed, q.body.accepted)
+
+    # --- what a question is made of ---
+
+    @staticmethod
+    def keys(batch: Batch, questions: list[Question]) -> list[int]:
+        """Numbers for drawing, which do not depend on the batch."""
+        return [zlib.crc32(f"{batch['keys'][q.row]} {q.task.name}".encode()) for q in questions]
+
+    def prompt_ids(self, task: Task, lang: str) -> Tensor:
+        """(n,) ids of the question."""
+        conf = {**self.conf["prompt_conf"], "lang": self.lang} if self.lang else self.conf["prompt_conf"]
+        text = self.prompt or prompt_text(task, lang, conf, 0, self.hotwords)
+        if text not in self.prompts:
+            self.prompts[text] = torch.tensor(self.tokenizer.encode(text), dtype=torch.long)
+        return self.prompts[text]
+
+    def combinations(self, task: Task) -> tuple[list[list[int]], list[dict[str, str]]]:
+        if not task.fields:
+            return [], []
+        if task.name not in self.choices:
+            self.choices[task.name] = label_choices(task, self.tokenizer)
+        return self.choices[task.name]
+
+    def ends(self, task: Task) -> frozenset[int]:
+        """Ids that end a body: those which a label or a reply begins with."""
+        if task.name not in self.starts:
+            self.starts[task.name] = frozenset(label_starts(task, self.tokenizer))
+        return self.starts[task.name]
+
+    def longest(self, task: Task, whole: bool) -> int:
+        most: int = self.model.max_new_tokens
+        return most * (TIMED if task.align else 1) + (most if whole and task.reply else 0)
+
+    def room(self, session: Session) -> list[int]:
+        """Positions that the LLM has left for each answer."""
+        positions = getattr(self.model.decoder.causal_lm.config, "max_position_embeddings", None)
+        used = session.kept.lengths().tolist()
+        return [2**31 if positions is None else max(1, positions - n - 1) for n in used]
+
+    def ctc_drafts(self, heard: Heard) -> list[list[int]] | None:
+        if self.draft == "none":
+            return None
+        return self.model.ctc.greedy(heard.hs, heard.mask.squeeze(1).sum(1))  # type: ignore[no-any-return]
+
+    def drafter(
+        self, q: Question, drafts: list[list[int]] | None, known: list[Written] | None
+    ) -> Drafter | None:
+        """Of the transcript, which the CTC head or a question before has."""
+        text = known[q.row].tokens if known else drafts[q.row] if drafts else None
+        if text is None or not q.task.transcript or self.search.do_sample:
+            return None
+        if q.task.align:
+            return TimedDraft(
+                split_words(self.tokenizer.decode(text)), self.tokenizer.encode, self.tokenizer.decode
+            )
+        return TextDraft(text)
