@@ -99,7 +99,7 @@ def hearing(lengths: list[list[int | str]]) -> Iterator[tuple[list[Recording], l
     them, which of them was read at each piece."""
     reads: list[int] = []
 
-    def pieces(path: str, key: str, max_seconds: float, vad: str) -> Iterator[Piece]:
+    def pieces(path: str, key: str, max_seconds: float, **how: Any) -> Iterator[Piece]:
         at = 0.0
         for frames in lengths[int(path)]:
             reads.append(int(path))
@@ -195,6 +195,17 @@ def test_features_are_those_of_a_list(tmp_path: Path):
     assert loop.features(wave, DATASET_DEFAULTS).equal(log_mel_spectrogram(wave, RATE, **mel))
     eight = {**DATASET_DEFAULTS, "resample_conf": {"resample_rate": 8000}}
     assert len(loop.features(wave, eight)) == 25
+
+
+@pytest.mark.parametrize("channel", [0, 1, None])
+def test_the_configs_channel_is_heard(tmp_path: Path, channel: int | None):
+    left, right = np.zeros(RATE), 0.5 * np.sin(np.arange(RATE) / 9)
+    soundfile.write(tmp_path / "a.wav", np.stack([left, right], 1), RATE, subtype="FLOAT")
+    recording = Recording("a.wav", str(tmp_path / "a.wav"), "a")
+    conf = {**DATASET_DEFAULTS, "singal_channel_conf": {"channel": channel}}
+    (piece,) = loop._listen(loop._Open(recording), conf, 30.0, "energy")
+    wave = {0: left, 1: right, None: right / 2}[channel]
+    assert (piece.feats - loop.features(wave.astype(np.float32), conf)).abs().max() < 1e-5
 
 
 # ---- what goes in --------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ def pieces(
     vad: str = "energy",
     start: float | None = None,
     end: float | None = None,
+    channel: int | None = 0,
 ) -> Iterator[Piece]:
     """Cut a recording into pieces of at most ``max_seconds``, in order and without overlap.
 
@@ -66,6 +67,7 @@ def pieces(
         vad: what tells pauses: ``energy``; ``silero``, a network (extra ``[vad]``); ``none``, nothing: the
             recording is cut every ``max_seconds``, wherever that is.
         start, end: the segment of the recording that is cut, seconds; as in ``load_audio``.
+        channel: which one of several; None for their mean.
 
     Raises:
         OsumError: an argument that cannot be; ``silero`` that is not installed.
@@ -77,7 +79,7 @@ def pieces(
         raise OsumError("min_pause", f"a pause of {min_pause:g} s", "use more than 0")
     if vad not in VADS:
         raise OsumError("vad", f"unknown {vad!r}", f"use one of {', '.join(VADS)}")
-    blocks = audio_blocks(source, max_seconds, start, end, RATE, key)
+    blocks = audio_blocks(source, max_seconds, start, end, RATE, key, channel)
     longest, offset = int(max_seconds * RATE + 1e-6), start or 0.0
     if vad == "none":
         return _cut_anywhere(blocks, longest, offset)

@@ -120,11 +120,11 @@ def transcribe(
 
 def _listen(source: _Open, conf: dict[str, Any], max_seconds: float, vad: str) -> Iterator[_Piece]:
     """The pieces of a recording; at its end ``source.read`` is set, and ``source.error`` if it ended badly."""
-    file = source.recording.file
+    file, channel = source.recording.file, conf["singal_channel_conf"]["channel"]
     try:
         with on_disk(source.recording) as path:
             source.duration = audio_duration(path, file)
-            for piece in pieces(path, file, max_seconds, vad=vad):
+            for piece in pieces(path, file, max_seconds, vad=vad, channel=channel):
                 try:
                     feats = features(piece.samples, conf, file)
                 except BadUtterance:
