@@ -7,7 +7,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wenet_osum.decode import formats
@@ -71,6 +71,7 @@ def check_times(cues: list[tuple[int, int, str]]) -> None:
         at = end
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(transcripts())
 def test_srt_reads_back(done: Transcript):
     cues = read_cues(formats.srt(done), ",")
@@ -78,6 +79,7 @@ def test_srt_reads_back(done: Transcript):
     assert cues == [(s, e, line.replace("-->", "->")) for s, e, line in subtitles(done)]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(transcripts())
 def test_vtt_reads_back(done: Transcript):
     head, _, rest = formats.vtt(done).partition("\n")
@@ -89,6 +91,7 @@ def test_vtt_reads_back(done: Transcript):
     assert [(s, e, html.unescape(line)) for s, e, line in cues] == subtitles(done)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(transcripts())
 def test_ctm_reads_back(done: Transcript):
     lines = formats.ctm(done).splitlines()
@@ -102,6 +105,7 @@ def test_ctm_reads_back(done: Transcript):
         assert float(duration) == pytest.approx(word.end - word.start, abs=0.006) and float(duration) >= 0
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(transcripts())
 def test_json_reads_back(done: Transcript):
     content = formats.as_json(done)
@@ -116,6 +120,7 @@ def test_json_reads_back(done: Transcript):
         assert [Segment(labels={}, **s) for s in task["segments"]] == heard.segments
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(transcripts(), st.booleans(), st.booleans())
 def test_text_has_a_line_a_task(done: Transcript, with_file: bool, with_task: bool):
     lines = formats.text(done, with_file, with_task).split("\n")
@@ -126,6 +131,7 @@ def test_text_has_a_line_a_task(done: Transcript, with_file: bool, with_task: bo
         assert columns == [" ".join(done.file.split())] * with_file + [name] * with_task
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(timed_words())
 def test_rows_keep_every_word_and_the_limits(words: list[Word]):
     found = rows(words)
