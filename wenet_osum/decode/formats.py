@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
@@ -112,7 +113,7 @@ def _dump(row: dict[str, Any]) -> str:
 def ctm(done: Transcript) -> str:
     """Kaldi's ``name channel start duration word`` for every word of the first task that has times; seconds."""
     words = next((h.answer.words for h in done.tasks.values() if h.answer.words is not None), [])
-    name = "_".join(done.name.split()).encode(errors="replace").decode()  # a file's name may be no UTF-8
+    name = re.sub(r"\s+", "_", done.name).encode(errors="replace").decode()  # a file's name may be no UTF-8
     lines = []
     for start, end, word in words:
         if word := "_".join(word.split()):  # blanks part the columns
