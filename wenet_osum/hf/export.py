@@ -19,6 +19,17 @@ from wenet_osum.hf import OsumConfig, OsumFeatureExtractor, OsumForConditionalGe
 from wenet_osum.text import init_tokenizer
 
 AUDIO_TOKEN = "<|audio|>"
+# For engines that speak OpenAI's chat format: one message, its text before its speech. Without it they would
+# take the template of the LLM's own tokenizer, whose roles OSUM never saw.
+CHAT_TEMPLATE = """\
+{%- if messages | length != 1 -%}{{- raise_exception('OSUM answers one question: give one message') -}}{%- endif -%}
+{%- for message in messages -%}
+{%- for item in message['content'] -%}{%- if item['type'] == 'text' -%}{{- item['text'] -}}{%- endif -%}{%- endfor -%}
+{%- set speech = message['content'] | selectattr('type', 'equalto', 'audio') | list -%}
+{%- if speech | length != 1 -%}{{- raise_exception('a message has one audio item, and a list of content') -}}{%- endif -%}
+{%- endfor -%}
+{{- 'AUDIO' -}}
+""".replace("AUDIO", AUDIO_TOKEN)
 
 
 def strides_of(configs: dict[str, Any]) -> list[int]:
@@ -79,9 +90,9 @@ def write_hf(source: Path, configs: dict[str, Any], folder: Path) -> None:
         hop_length=mel["hop_length"],
         max_frames=min(positions, configs["dataset_conf"]["filter_conf"]["max_length"]),
     )
-    OsumProcessor(extractor, tokenizer, audio_token=AUDIO_TOKEN, strides=strides_of(configs)).save_pretrained(
-        folder
-    )
+    OsumProcessor(
+        extractor, tokenizer, CHAT_TEMPLATE, audio_token=AUDIO_TOKEN, strides=strides_of(configs)
+    ).save_pretrained(folder)
 
     text_config = read_llm_config(configs["decoder_conf"]["llm"])
     config = OsumConfig(

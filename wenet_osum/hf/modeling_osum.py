@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 
 from wenet_osum.hf.configuration_osum import OsumConfig
 from wenet_osum.registry import ADAPTERS, ENCODERS, load_models
+
+
+def build_speech(config: OsumConfig) -> tuple[nn.Module, nn.Module, nn.Embedding]:
+    """The encoder, the adapter and the two embeddings around the speech: all that is not the LLM."""
+    load_models()
+    encoder = ENCODERS.build(config.encoder, config.input_dim, global_cmvn=None, conf=config.encoder_conf)
+    hidden = config.text_config.hidden_size
+    adapter = ADAPTERS.build(config.adapter, encoder.output_size(), hidden, conf=config.adapter_conf)
+    return encoder, adapter, nn.Embedding(2, hidden)
+
+
+def embed_speech(model: Any, features: Iterable[Tensor]) -> list[Tensor]:
+    """What the LLM reads for each utterance: speech begin, the speech, speech end.
+
+    Args:
+        model: has ``encoder``, ``adapter`` and ``speech_bounds``. features: log-mel frames, (T, F) each at
+            its true length.
+
+    Returns:
+        (n, H) each, of ``OsumProcessor.audio_tokens(T)`` rows.
+    """
+    bounds = model.speech_bounds.weight
+    feats = [f.to(bounds.dtype) for f in features]
+    lengths = torch.tensor([len(f) for f in feats], device=bounds.device)
+    speech, mask = model.adapter(*model.encoder(pad_sequence(feats, batch_first=True), lengths))
+    return [torch.cat([bounds[:1], row[real], bounds[1:]]) for row, real in zip(speech, mask.squeeze(1))]
 
 
 class OsumForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -24,15 +52,7 @@ class OsumForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: OsumConfig):
         super().__init__(config)
-        load_models()
-        self.encoder = ENCODERS.build(
-            config.encoder, config.input_dim, global_cmvn=None, conf=config.encoder_conf
-        )
-        hidden = config.text_config.hidden_size
-        self.adapter = ADAPTERS.build(
-            config.adapter, self.encoder.output_size(), hidden, conf=config.adapter_conf
-        )
-        self.speech_bounds = nn.Embedding(2, hidden)
+        self.encoder, self.adapter, self.speech_bounds = build_speech(config)
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.post_init()
 
@@ -48,12 +68,8 @@ class OsumForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def get_audio_features(self, input_features: Tensor, input_features_mask: Tensor) -> Tensor:
         """Log-mel frames (B, T, F) and their mask (B, T) -> the rows for the audio tokens of the batch, one
         utterance behind the other (n, H)."""
-        features = input_features.to(self.speech_bounds.weight.dtype)
-        hs, mask = self.encoder(features, input_features_mask.sum(1))
-        speech, mask = self.adapter(hs, mask)
-        begin, end = self.speech_bounds.weight[:, None]
-        rows = [torch.cat([begin, row[real], end]) for row, real in zip(speech, mask.squeeze(1))]
-        return torch.cat(rows)
+        lengths = input_features_mask.sum(1).tolist()
+        return torch.cat(embed_speech(self, [f[:n] for f, n in zip(input_features, lengths)]))
 
     def forward(
         self,
