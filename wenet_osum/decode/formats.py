@@ -22,7 +22,7 @@ from wenet_osum.text.normalize import join_words, split_words
 # A subtitle row: what one line of a screen holds (a Chinese character is two wide), for as long as one reads it.
 ROW_WIDTH = 42
 ROW_SECONDS = 7.0
-PAUSE = 0.6  # seconds without a word that end a row
+PAUSE = 0.3  # seconds without a word that end a row
 
 
 @dataclass
