@@ -98,7 +98,7 @@ def test_commands_for_own_data(tmp_path):
     for name in ("conf", "local"):
         (recipe / name).symlink_to(ROOT / name)
     commands = blocks("bash")[1:]
-    assert len(commands) == 4
+    assert len(commands) == 5
     out = shell(commands[0], tmp_path)
     assert "0 faults" in out
     scores = yaml.safe_load((recipe / "exp/my_data/scores.json").read_text())
@@ -108,6 +108,7 @@ def test_commands_for_own_data(tmp_path):
     decoded = recipe / "exp/my_data/decode_test/asr/llm_greedy/text"
     assert len(decoded.read_text().splitlines()) == 6
     assert len(shell(commands[2], tmp_path).splitlines()) >= 6
+    assert len(shell(commands[3], tmp_path).splitlines()) == 12
 
 
 @pytest.mark.slow
@@ -120,7 +121,7 @@ def test_commands_for_real_models(tmp_path, hf_folder, monkeypatch):
     monkeypatch.setitem(osum_reference.LLM, "vocab_size", 300)
     (tmp_path / "Qwen2-7B/config.json").write_text(json.dumps(osum_reference.LLM))
     torch.save(osum_reference.release_state(), tmp_path / "infer.pt")
-    lines = blocks("bash")[4].replace("--llm-config", "--eos-id 256 --llm-config")
+    lines = blocks("bash")[5].replace("--llm-config", "--eos-id 256 --llm-config")
     out = shell("osum make_raw_list --data_dir my_data/test test.list\n" + lines, tmp_path)
     assert "402" in out and "8.02" in out
     assert len((tmp_path / "decode/osum/llm_greedy/text").read_text().splitlines()) == 3

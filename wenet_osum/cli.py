@@ -19,6 +19,7 @@ COMMANDS = {
     "average_model": "mean of several checkpoints",
     "convert": "OSUM's infer.pt, our checkpoints, model folders, Hugging Face folders: from one to another",
     "recognize": "decode a list, any task",
+    "transcribe": "files, folders or standard input -> text, JSON, subtitles, CTM; any task",
     "score": "score a decode folder, print the table, write scores.json",
 }
 

@@ -67,7 +67,7 @@ def pieces(
         vad: what tells pauses: ``energy``; ``silero``, a network (extra ``[vad]``); ``none``, nothing: the
             recording is cut every ``max_seconds``, wherever that is.
         start, end: the segment of the recording that is cut, seconds; as in ``load_audio``.
-        channel: as in ``load_audio``.
+        channel: which one of several; None for their mean.
 
     Raises:
         OsumError: an argument that cannot be; ``silero`` that is not installed.
