@@ -27,6 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import numpy as np
 import torch
 import train_step
 from train_step import EOS, utterances_of
@@ -171,6 +172,7 @@ def workload(args: argparse.Namespace) -> None:
 
 def demo(args: argparse.Namespace) -> None:
     from wenet_osum.bin.decode_flags import add_decode_flags, add_model_flags, load_answerer, load_model
+    from wenet_osum.dataset.index import TaskSets
     from wenet_osum.dataset.index_build import build_index
     from wenet_osum.dataset.loader import Loader
     from wenet_osum.registry import DATASETS
@@ -188,8 +190,9 @@ def demo(args: argparse.Namespace) -> None:
     index = build_index(
         args.test_data, "raw", loaded.table, loaded.tokenizer.encode, conf, tasks, need_answer=False
     )
+    first = (np.arange(len(index)) >= args.utterances).astype(np.int32)
     dataset = DATASETS.find(loaded.configs["dataset"])(
-        index.asking("asr", list(range(min(args.utterances, len(index))))),
+        index.asking(TaskSets([("asr",), ()], first)),
         loaded.table, loaded.tokenizer, conf, loaded.configs["seed"], train=False,
     )  # fmt: skip
     loader = Loader(dataset, 0)

@@ -156,9 +156,14 @@ class Answerer:
             self.ask(heard, batch, questions, drafts, None)
             if len(asked) > 1:
                 known = [q.body for q in questions] if first.transcript and not first.align else None
-                more = [Question(task, row) for task in asked if task is not first for row in rows]
-                self.ask(heard, batch, more, drafts, known)
-                questions += more
+                others = [task for task in asked if task is not first]
+                # Rows that have nothing to write would only be in the way of those that do.
+                kinds = {(task.align, task.reply): None for task in others}
+                for kind in kinds:
+                    same = [task for task in others if (task.align, task.reply) == kind]
+                    more = [Question(task, row) for task in same for row in rows]
+                    self.ask(heard, batch, more, drafts, known)
+                    questions += more
         answers = [self.composed(q, batch["keys"][q.row]) for q in questions]
         return {task.name: [a for a in answers if a.task == task.name] for task in asked}
 
@@ -174,23 +179,22 @@ class Answerer:
         whole, heard = heard, heard.rows(torch.tensor([q.row for q in questions], device=self.device))
         prompts = [self.prompt_ids(q.task, batch["langs"][q.row]) for q in questions]
         prompt = pad_sequence(prompts, batch_first=True, padding_value=IGNORE_ID).to(self.device)
-        session = self.model.ask(heard, prompt)
-        room = self.room(session)
         if not self.constrain:
             longest = [self.longest(q.task, True) for q in questions]
-            return self.write(session, heard, batch, questions, longest, room, drafts, None)
+            session = self.model.ask(heard, prompt)
+            return self.write(session, heard, batch, questions, longest, drafts, None)
         longest = []
         for q in questions:
             if known is not None and q.task.transcript and not q.task.align:
                 q.body, q.ready = Written(known[q.row].tokens), True
             longest.append(self.longest(q.task, False) if q.task.transcript and not q.ready else 0)
-        session.force([q.body.tokens for q in questions])
+        session = self.model.ask(heard, prompt, [q.body.tokens for q in questions])
         if any(longest):
-            self.write(session, heard, batch, questions, longest, room, drafts, known)
+            self.write(session, heard, batch, questions, longest, drafts, known)
             if self.tagged(questions):
                 return self.ask(whole, batch, questions, drafts, known)
         self.label(session, questions)
-        self.reply(session, batch, questions, room)
+        self.reply(session, batch, questions)
 
     def write(
         self,
@@ -199,13 +203,12 @@ class Answerer:
         batch: Batch,
         questions: list[Question],
         longest: list[int],
-        room: list[int],
         drafts: list[list[int]] | None,
         known: list[Written] | None,
     ) -> None:
         """The bodies, or whole answers of an LLM that writes as it likes."""
         natural = self.model.limits(heard, max(longest))
-        limits = [min(n, most, left) for n, most, left in zip(natural, longest, room)]
+        limits = [min(n, most, left) for n, most, left in zip(natural, longest, self.room(session))]
         rules: list[Rule | None] = [None] * len(questions)
         ends: list[frozenset[int]] = [frozenset()] * len(questions)
         if self.vocabulary is not None:
@@ -255,18 +258,18 @@ class Answerer:
                     for value in label.values
                 }
             chosen.append(ids[best])
-        session.force(chosen)
+        if any(q.task.reply for q in questions):
+            session.force(chosen)
 
-    def reply(self, session: Session, batch: Batch, questions: list[Question], room: list[int]) -> None:
+    def reply(self, session: Session, batch: Batch, questions: list[Question]) -> None:
         if not any(q.task.reply for q in questions):
             return
         assert self.vocabulary is not None
         mark = reply_mark(self.tokenizer)
         session.force([mark if q.task.reply else [] for q in questions])
-        used = [len(tokens) for tokens in session.written]
         limits = [
-            max(1, min(self.model.max_new_tokens, left - n)) if q.task.reply else 0
-            for q, left, n in zip(questions, room, used)
+            min(self.model.max_new_tokens, left) if q.task.reply else 0
+            for q, left in zip(questions, self.room(session))
         ]
         rule = text_rule(self.vocabulary, self.eos, nonempty=True)
         found = session.write(

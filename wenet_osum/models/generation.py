@@ -152,9 +152,10 @@ class Session:
         decoder: ``LLMDecoder``.
         seq: left-padded input of B rows.
         eos: the end id.
+        written: tokens of the answers that ``seq`` has already.
     """
 
-    def __init__(self, decoder: Any, seq: Input, eos: int):
+    def __init__(self, decoder: Any, seq: Input, eos: int, written: Sequence[Sequence[int]] | None = None):
         from transformers.cache_utils import DynamicCache
 
         self.decoder, self.eos = decoder, eos
@@ -164,7 +165,7 @@ class Session:
         self.kept = KeyValues(cache, seq.mask)
         self.kept.squeeze()
         self.hidden = hidden[:, -1]  # (B, H), of each row's last position
-        self.written: list[list[int]] = [[] for _ in range(self.count)]
+        self.written = [list(tokens) for tokens in written or [[]] * self.count]
 
     def read(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Feed each row its tokens (none, for some): hidden states (B, n, H) and which are real (B, n)."""

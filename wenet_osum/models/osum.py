@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from wenet_osum.constants import IGNORE_ID
 from wenet_osum.errors import OsumError
@@ -215,10 +216,15 @@ class Osum(SpeechModel):
         }
 
     def sequence(
-        self, prompt: Tensor, speech: Tensor, speech_mask: Tensor, answer: Tensor | None
+        self,
+        prompt: Tensor,
+        speech: Tensor,
+        speech_mask: Tensor,
+        answer: Tensor | None,
+        begun: Tensor | None = None,
     ) -> Sequence:
         """prompt (B, P) ids, speech (B, S, H), speech_mask (B, S), answer (B, A) ids with the end, or None
-        for inference -> the LLM's input."""
+        for inference, then perhaps the begin of one, ``begun`` (B, A) ids -> the LLM's input."""
         rows = speech.size(0)
         one = torch.ones(rows, 1, dtype=torch.bool, device=speech.device)
         begin, end = self.speech_bounds.weight[:, None, None, :].expand(2, rows, 1, -1)
@@ -228,6 +234,8 @@ class Osum(SpeechModel):
             (speech, speech_mask),
             (end, one),
         ]
+        if begun is not None:
+            parts.append((self.decoder.embed(begun), begun != IGNORE_ID))
         embedded = None if answer is None else (self.decoder.embed(answer), answer)
         return build_sequence(parts, embedded, left_pad=answer is None)
 
@@ -305,9 +313,14 @@ class Osum(SpeechModel):
         embeds, speech_mask = self.adapter(hs, mask)
         return Heard(hs, mask, embeds, speech_mask.squeeze(1))
 
-    def ask(self, heard: Heard, prompt: Tensor) -> Session:
-        """Put questions (B, P), ids padded with -1, about what was heard."""
-        return Session(self.decoder, self.sequence(prompt, heard.embeds, heard.real, None), self.eos)
+    def ask(self, heard: Heard, prompt: Tensor, begun: list[list[int]] | None = None) -> Session:
+        """Put questions (B, P), ids padded with -1, about what was heard; ``begun``: how the answers begin."""
+        ids = None
+        if begun and any(begun):
+            rows = [torch.tensor(tokens, dtype=torch.long) for tokens in begun]
+            ids = pad_sequence(rows, batch_first=True, padding_value=IGNORE_ID).to(prompt.device)
+        seq = self.sequence(prompt, heard.embeds, heard.real, None, ids)
+        return Session(self.decoder, seq, self.eos, begun)
 
     def audible(self, heard: Heard) -> list[int]:
         """Tokens of text that each utterance has time for: two a speech token (25 a second: eight characters of
