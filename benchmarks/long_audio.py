@@ -55,7 +55,7 @@ def join_up(data_dir: Path, seconds: float, out: Path) -> list[tuple[float, floa
         while at < seconds * RATE:
             for number in rng.permutation(len(wavs)):
                 key, path = wavs[number]
-                wave, rate = soundfile.read(path)
+                wave, rate = soundfile.read(data_dir / path)
                 assert rate == RATE
                 words += [(at / RATE + s, at / RATE + e, w) for s, e, w in spoken.get(key, [])]
                 pause = np.zeros(int(rng.uniform(0.1, 1.0) * RATE)) + 1e-4 * rng.standard_normal()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,8 @@ def init_engine(args: argparse.Namespace, dtype: str) -> Engine:
 
 def load_model(args: argparse.Namespace) -> Loaded:
     """The model of ``--config`` and ``--checkpoint``, in evaluation mode."""
+    # oneDNN keeps a kernel for each shape that it meets, 1,024 of them: some 100 MB where batches differ.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     config = config_path(args.config, args.checkpoint)
     configs = load_config(config, args.override_config)
     engine = init_engine(args, configs["dtype"])

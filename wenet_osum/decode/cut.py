@@ -148,10 +148,11 @@ def _best_cut(levels: np.ndarray, pause: float, enough: int, short: int, latest:
     depths = np.cumsum(np.append(0, np.minimum(pause - levels, _DEEPEST)))
     runs = [(a, b, depths[b] - depths[a]) for a, b in _runs(levels < pause)]
     for earliest, frames in ((half, enough), (short, enough), (half, 1)):
-        found = [run for run in runs if run[1] - run[0] >= frames and run[0] < latest and run[1] > earliest]
+        # In the middle, or as far in as the piece may reach: not at an edge, where a word may fade.
+        cuts = [(depth, min((a + b) // 2, latest), a) for a, b, depth in runs if b - a >= frames]
+        found = [(depth, cut) for depth, cut, a in cuts if cut >= earliest and cut - a >= frames // 2]
         if found:
-            a, b, _ = max(found, key=lambda run: (run[2], run[0]))
-            return min(max((a + b) // 2, earliest), latest)
+            return max(found)[1]
     pairs = np.maximum(levels[half - 1 : latest - 1], levels[half:latest])
     return half + int(pairs.argmin())
 
