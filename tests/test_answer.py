@@ -189,6 +189,7 @@ def test_a_question_has_hotwords_a_language_and_other_words(model: Any, tokenize
     assert words(hotwords=["ada", "bob"]) == letters(asked + " Hotwords: ada, bob.")
     assert words(lang="zh", hotwords=["天气"]) == letters(ser.prompt("zh", 0) + "热词：天气。")
     assert words(prompt="what is it") == letters("what is it")
+    assert words(prompt="what is it", hotwords=["ada"]) == letters("what is it Hotwords: ada.")
 
 
 def test_what_does_not_go_with_a_draft_is_said(model: Any, tokenizer: BaseTokenizer) -> None:
@@ -198,3 +199,19 @@ def test_what_does_not_go_with_a_draft_is_said(model: Any, tokenizer: BaseTokeni
     silent = build(stage2_config(ctc="none"), tokenizer.vocab_size())
     with pytest.raises(OsumError, match="CTC"):
         answerer(silent, tokenizer, draft="exact")
+
+
+def test_timed_words_stay_as_they_are_beside_labels_behind_timed_words(
+    model: Any, tokenizer: BaseTokenizer, tmp_path: Any
+) -> None:
+    (tmp_path / "tasks.yaml").write_text(
+        "srwt_ser: {tag: <TRANSCRIBE> <ALIGN> <EMOTION>, prompts: {en: [\"When and how?\"]}}\n"
+    )
+    table = load_tasks(tmp_path / "tasks.yaml")
+    asked = Answerer(model, tokenizer, table, CONF, CPU)
+    batch = batch_of([60, 150, 400], 1)
+    together = asked.answer(batch, ["asr", "srwt", "srwt_ser"])
+    for name in ("srwt", "srwt_ser"):
+        assert [a.text for a in together[name]] == [a.text for a in asked.answer(batch, [name])[name]]
+        assert all(not a.answer.problems or "cut" in a.answer.problems[0] for a in together[name])
+    assert all(a.answer.labels["emotion"] in table.fields["emotion"].values for a in together["srwt_ser"])

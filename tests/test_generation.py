@@ -305,3 +305,67 @@ def test_what_goes_in_circles_is_unwound(decoder: LLMDecoder) -> None:
         assert torch.equal(fresh.kept.lengths(), session.kept.lengths())
         assert [w.tokens for w in fresh.write([5, 5])] == [w.tokens for w in session.write([5, 5])]
         assert [w.tokens for w in session.write([0, 0])] == [[], []]
+
+
+@torch.no_grad()
+def test_a_draft_in_circles_is_cut_where_greedy_is(decoder: LLMDecoder) -> None:
+    """A unit that itself repeats is kept whole; a draft that goes in circles and leaves them again changes nothing."""
+
+    class Round:
+        """The decoder, but that it writes 1 2 2 2 2 2 2 2 2 2 2 2 2 over and over."""
+
+        read, embed = decoder.read, decoder.embed
+
+        def head(self, hidden: Tensor) -> Tensor:
+            return torch.zeros(*hidden.shape[:-1], VOCAB)
+
+    @dataclass(frozen=True)
+    class Unit:
+        at: int = 0
+
+        def allowed(self, room: int) -> Tensor:
+            here = [1, *[2] * 12][self.at % 13] if self.at < 180 else 5
+            return torch.tensor([here])
+
+        def after(self, token: int) -> Unit:
+            return Unit(self.at + 1)
+
+    @dataclass(frozen=True)
+    class Ending(Unit):
+        def allowed(self, room: int) -> Tensor:
+            return torch.cat([super().allowed(room), torch.tensor([EOS])])
+
+        def after(self, token: int) -> Ending:
+            return Ending(self.at + 1)
+
+    seq = input_of([6], 1)
+    how: dict[str, Any] = {"rules": [Ending()], "audible": [120]}
+    greedy = Session(Round(), seq, EOS).write([200], **how)[0]
+    assert greedy.looped and greedy.tokens == [1, *[2] * 12]
+    drafter = Guess([*([1, *[2] * 12] * 20)[:180], *[5] * 20], 0)
+    drafter.propose = lambda written: drafter.answer[len(written) :]  # type: ignore[method-assign]
+    drafted = Session(Round(), seq, EOS).write([200], drafters=[drafter], **how)[0]
+    assert drafted.looped and drafted.tokens == greedy.tokens
+
+
+@torch.no_grad()
+def test_beam_sampling_draws_only_what_may_come() -> None:
+    """Two hypotheses a hundred nats apart, each with one continuation."""
+    from wenet_osum.models.beam import Beams, Hypothesis
+
+    @dataclass(frozen=True)
+    class Only:
+        token: int
+
+        def allowed(self, room: int) -> Tensor:
+            return torch.tensor([self.token])
+
+        def after(self, token: int) -> Only:
+            assert token == self.token
+            return self
+
+    for seed in range(60):
+        beams = Beams(Search(beam_size=2, do_sample=True, seed=seed), 9, None, frozenset({EOS}), seed)
+        beams.running = [Hypothesis(0.0, [4], Only(4)), Hypothesis(-120.0, [7], Only(7))]
+        beams.step(torch.randn(2, VOCAB, generator=torch.Generator().manual_seed(seed)))
+        assert sorted(h.tokens[-1] for h in beams.running) == [4, 7]

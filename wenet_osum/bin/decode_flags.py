@@ -57,14 +57,21 @@ def share(text: str) -> float:
 
 def positive(text: str) -> float:
     value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: give a number above 0")
+    if not 0.01 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text}: give a number from 0.01 to 100")
+    return value
+
+
+def exponent(text: str) -> float:
+    value = float(text)
+    if not -10 <= value <= 10:
+        raise argparse.ArgumentTypeError(f"{text}: give a number from -10 to 10")
     return value
 
 
 def add_decode_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--beam_size", type=at_least(1), help="for llm_beam; default 10")
-    p.add_argument("--length_penalty", type=float, help="for llm_beam; default 0")
+    p.add_argument("--length_penalty", type=exponent, help="for llm_beam; default 0")
     p.add_argument("--do_sample", action="store_true", help="draw, by --seed, in place of the likeliest")
     p.add_argument("--temperature", type=positive, help="of drawing")
     p.add_argument("--top_k", type=at_least(0), help="of drawing")
@@ -96,8 +103,12 @@ def search_of(args: argparse.Namespace) -> Search:
 def hotwords_of(given: str | None) -> list[str]:
     if not given:
         return []
-    path = Path(given)
-    words = path.read_text(encoding="utf-8").splitlines() if path.is_file() else given.split(",")
+    words = given.split(",")
+    if os.path.isfile(given):  # a list may be longer than a name can be, which pathlib does not take
+        try:
+            words = Path(given).read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            raise OsumError(given, "is not UTF-8", "write one hotword a line in UTF-8") from None
     return [word.strip() for word in words if word.strip()]
 
 
@@ -156,6 +167,8 @@ def load_answerer(args: argparse.Namespace, loaded: Loaded, mode: str = "llm_gre
         raise OsumError(
             "--draft", "goes with greedy decoding only", "drop --preset and --do_sample, or --draft"
         )
+    if args.preset and mode != "llm_beam":
+        raise OsumError("--preset", f"{args.preset} is a beam search, {mode} is none", "ask for llm_beam")
     return Answerer(
         loaded.model,
         loaded.tokenizer,

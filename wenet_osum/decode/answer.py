@@ -34,11 +34,12 @@ from wenet_osum.models.choices import log_probabilities
 from wenet_osum.models.generation import Drafter, Rule, Search, Session, Written
 from wenet_osum.models.osum import Heard
 from wenet_osum.tasks import Answer, Task, TaskTable
-from wenet_osum.tasks.prompts import prompt_text
+from wenet_osum.tasks.prompts import prompt_text, with_hotwords
 from wenet_osum.tasks.task import REPLY_MARK
 from wenet_osum.text.normalize import split_words
 
 DRAFTS = ("none", "exact", "relaxed")
+LOOP = 100  # tokens of a reply that repeat one thing before it is cut
 RELAXED = 0.1  # probability from which a draft's token is kept
 TIMED = 8  # as many times max_new_tokens for words with times: up to twelve tokens a word with digits apart
 
@@ -51,7 +52,8 @@ class Answered:
         text: as composed, e.g. ``"what a day<happy>"``.
         answer: the same, parsed.
         probabilities: label field -> value -> probability, each field's summing to 1; empty without labels, and
-            where the LLM writes as it likes.
+            where the LLM writes as it likes. Of several labels the likeliest combination is written, which need not
+            be made of each field's likeliest value.
         proposed, accepted: draft tokens.
     """
 
@@ -186,7 +188,7 @@ class Answerer:
         longest = []
         for q in questions:
             if known is not None and q.task.transcript and not q.task.align:
-                q.body, q.ready = Written(known[q.row].tokens), True
+                q.body, q.ready = Written(known[q.row].tokens, looped=known[q.row].looped), True
             longest.append(self.longest(q.task, False) if q.task.transcript and not q.ready else 0)
         session = self.model.ask(heard, prompt, [q.body.tokens for q in questions])
         if any(longest):
@@ -208,7 +210,9 @@ class Answerer:
     ) -> None:
         """The bodies, or whole answers of an LLM that writes as it likes."""
         natural = self.model.limits(heard, max(longest))
-        limits = [min(n, most, left) for n, most, left in zip(natural, longest, self.room(session))]
+        room = [left - self.tail(q.task) for q, left in zip(questions, self.room(session))]
+        limits = [min(n, most, max(left, 1)) for n, most, left in zip(natural, longest, room)]
+        audible = self.model.audible(heard)
         rules: list[Rule | None] = [None] * len(questions)
         ends: list[frozenset[int]] = [frozenset()] * len(questions)
         if self.vocabulary is not None:
@@ -219,15 +223,32 @@ class Answerer:
                 )
                 if rule is not None and limits[n]:
                     rules[n], ends[n], limits[n] = rule, rule.ends, max(limits[n], rule.least - 1)
-        keys = self.keys(batch, questions)
-        if self.mode == "llm_beam" and self.search.beam_size > 1:
-            found = write_best(session, limits, rules, ends, self.search, keys)
-        else:
-            drafters = [self.drafter(q, drafts, known) for q in questions]
-            found = session.write(limits, rules, ends, drafters, self.search, keys, self.model.audible(heard))
+                if q.task.align and self.tail(q.task):  # its rule lets it end behind the labels only
+                    audible[n] = limits[n] + 1
+        drafters = [self.drafter(q, drafts, known) for q in questions]
+        found = self.search_for(session, batch, questions, limits, rules, ends, drafters, audible)
         for q, limit, written in zip(questions, limits, found):
             if limit:
                 q.body = written
+
+    def search_for(
+        self,
+        session: Session,
+        batch: Batch,
+        questions: list[Question],
+        limits: list[int],
+        rules: list[Rule | None],
+        ends: list[frozenset[int]],
+        drafters: list[Drafter | None],
+        audible: list[int],
+    ) -> list[Written]:
+        """Let the session go on in the way that was asked for. Beams know no drafts, and go in circles only where
+        nothing else is likelier."""
+        # Numbers of the rows for drawing, which do not depend on the batch.
+        keys = [zlib.crc32(f"{batch['keys'][q.row]} {q.task.name}".encode()) for q in questions]
+        if self.mode == "llm_beam" and self.search.beam_size > 1:
+            return write_best(session, limits, rules, ends, self.search, keys)
+        return session.write(limits, rules, ends, drafters, self.search, keys, audible)
 
     def tagged(self, questions: list[Question]) -> bool:
         """Take off what a rule wrote behind timed words: a time and a label both open with ``<``, so that the rule
@@ -235,7 +256,9 @@ class Answerer:
         found = [q for q in questions if q.task.align and (q.task.fields or q.task.reply) and not q.ready]
         for q in found:
             text = self.tokenizer.decode(q.body.tokens)
-            q.body.tokens, q.ready = self.tokenizer.encode(text[: q.task.label_span(text)[0]]), True
+            q.body.tokens = self.tokenizer.encode(text[: q.task.label_span(text)[0]])
+        for q in questions if found else []:  # those beside them stay as they are
+            q.ready = True
         return bool(found)
 
     def label(self, session: Session, questions: list[Question]) -> None:
@@ -271,10 +294,10 @@ class Answerer:
             min(self.model.max_new_tokens, left) if q.task.reply else 0
             for q, left in zip(questions, self.room(session))
         ]
-        rule = text_rule(self.vocabulary, self.eos, nonempty=True)
-        found = session.write(
-            limits, [rule] * len(questions), search=self.search, keys=self.keys(batch, questions)
-        )
+        rules: list[Rule | None] = [text_rule(self.vocabulary, self.eos, nonempty=True) for _ in questions]
+        free: list[frozenset[int]] = [frozenset()] * len(questions)
+        most = [LOOP] * len(questions)
+        found = self.search_for(session, batch, questions, limits, rules, free, [None] * len(questions), most)
         for q, written in zip(questions, found):
             q.reply = written.tokens
 
@@ -290,15 +313,13 @@ class Answerer:
 
     # --- what a question is made of ---
 
-    @staticmethod
-    def keys(batch: Batch, questions: list[Question]) -> list[int]:
-        """Numbers for drawing, which do not depend on the batch."""
-        return [zlib.crc32(f"{batch['keys'][q.row]} {q.task.name}".encode()) for q in questions]
-
     def prompt_ids(self, task: Task, lang: str) -> Tensor:
         """(n,) ids of the question."""
         conf = {**self.conf["prompt_conf"], "lang": self.lang} if self.lang else self.conf["prompt_conf"]
-        text = self.prompt or prompt_text(task, lang, conf, 0, self.hotwords)
+        if self.prompt:
+            text = with_hotwords(self.prompt, conf["lang"] if conf["lang"] != "auto" else lang, self.hotwords)
+        else:
+            text = prompt_text(task, lang, conf, 0, self.hotwords)
         if text not in self.prompts:
             self.prompts[text] = torch.tensor(self.tokenizer.encode(text), dtype=torch.long)
         return self.prompts[text]
@@ -319,6 +340,11 @@ class Answerer:
     def longest(self, task: Task, whole: bool) -> int:
         most: int = self.model.max_new_tokens
         return most * (TIMED if task.align else 1) + (most if whole and task.reply else 0)
+
+    def tail(self, task: Task) -> int:
+        """Tokens that labels and the mark of a reply take behind a body, and two for the reply."""
+        labels = max((len(ids) for ids in self.combinations(task)[0]), default=0) if self.constrain else 0
+        return labels + (len(reply_mark(self.tokenizer)) + 2 if task.reply and self.constrain else 0)
 
     def room(self, session: Session) -> list[int]:
         """Positions that the LLM has left for each answer."""

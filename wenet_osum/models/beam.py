@@ -35,13 +35,17 @@ class Beams:
             if hypothesis.rule is not None:
                 allowed = hypothesis.rule.allowed(self.limit - len(hypothesis.tokens) + 1)
                 if allowed is not None:
+                    allowed = allowed.to(row.device)
                     row = torch.full_like(row, float("-inf")).index_copy(0, allowed, row[allowed])
             rows.append((self.scores.warped(row) if self.search.do_sample else row) + hypothesis.score)
         flat = torch.stack(rows).flatten()
         count = min(2 * self.search.beam_size, int((flat > float("-inf")).sum()))
         if self.scores.generator is not None:
-            found = torch.multinomial(flat.softmax(0).cpu(), count, generator=self.scores.generator)
-            found = found[flat[found].argsort(descending=True)]
+            # Drawn without replacement by a race of exponentials, in log space: probabilities of hypotheses a
+            # hundred nats apart would be 0 (Efraimidis and Spirakis 2006).
+            race = torch.empty(len(flat)).exponential_(1, generator=self.scores.generator).log()
+            found = (flat.float().cpu() - race).topk(count).indices
+            found = found[flat.cpu()[found].argsort(descending=True)]
         else:
             found = flat.topk(count).indices
         size = logits.size(1)

@@ -164,7 +164,8 @@ class Session:
         hidden = decoder.read(seq.embeds, seq.mask, seq.position_ids, cache)
         self.kept = KeyValues(cache, seq.mask)
         self.kept.squeeze()
-        self.hidden = hidden[:, -1]  # (B, H), of each row's last position
+        # (B, H), of each row's last position; a copy, since a view would keep the whole pass in memory.
+        self.hidden = hidden[:, -1].clone()
         self.written = [list(tokens) for tokens in written or [[]] * self.count]
 
     def read(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -249,28 +250,34 @@ class Session:
                 )
                 feed.append([done.tokens[-1], *guess])
             hidden, _ = self.read(feed)
-            self.accept(hidden, feed, alive, results, state, limits, scores, stops)
+            self.accept(hidden, feed, alive, results, state, limits, scores, stops, audible)
             full = [
                 n for n, i in enumerate(alive) if results[i].looped or len(results[i].tokens) >= limits[i]
             ]
             self.leave(full, alive, parked)
         self.kept = KeyValues.join([parked[i][0] for i in range(count)])
         self.hidden = torch.stack([parked[i][1] for i in range(count)])
-        self.unwind(results, rules, before)
+        self.unwind(results, rules, audible, before)
         for row, done in zip(self.written, results):
             row += done.tokens
         return results
 
-    def unwind(self, results: list[Written], rules: Sequence[Rule | None] | None, before: Tensor) -> None:
+    def unwind(
+        self,
+        results: list[Written],
+        rules: Sequence[Rule | None] | None,
+        audible: Sequence[int] | None,
+        before: Tensor,
+    ) -> None:
         """Take from rows that went in circles all but the first round, and back to where their rule lets them end;
         ``before``: the hidden states from which they were written."""
-        if not any(done.looped for done in results):
+        if audible is None or not any(done.looped for done in results):
             return
         again: list[list[int]] = [[] for _ in results]
         for b, done in enumerate(results):
             if not done.looped:
                 continue
-            keep = self.may_end(done.tokens[: looping(done.tokens, 0)], rules[b] if rules else None)
+            keep = self.may_end(done.tokens[: looping(done.tokens, audible[b])], rules[b] if rules else None)
             # The last token that stays is read once more, for the hidden state behind it.
             gone = len(done.tokens) - keep + (keep > 0)
             columns = self.kept.real[b].nonzero()[:, 0]
@@ -325,6 +332,7 @@ class Session:
         limits: Sequence[int],
         scores: list[Scores],
         stops: list[frozenset[int]],
+        audible: Sequence[int] | None,
     ) -> None:
         """Keep of each row's ``feed`` the first token, and guesses as long as they are what would have been written."""
         keep = [1] * len(feed)
@@ -349,6 +357,9 @@ class Session:
                 state[i] = rule.after(token) if rule else None
                 done.accepted += 1
                 keep[n] += 1
+                if audible is not None and looping(done.tokens, audible[i]) > 0:
+                    done.looped = True
+                    break
         kept = torch.tensor(keep, device=hidden.device)
         self.stay(hidden, kept)
         width = hidden.size(1)

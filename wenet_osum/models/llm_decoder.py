@@ -67,7 +67,7 @@ class LLMDecoder(nn.Module):
                 f"the LLM has {rows} embedding rows, the tokenizer {vocab_size} ids",
                 "use the LLM's own tokenizer, or raise llm_config.vocab_size",
             )
-        self.gradient_checkpointing = gradient_checkpointing
+        self.vocab_size, self.gradient_checkpointing = vocab_size, gradient_checkpointing
         if gradient_checkpointing:
             self.causal_lm.gradient_checkpointing_enable(
                 gradient_checkpointing_kwargs={"use_reentrant": False}
@@ -176,5 +176,5 @@ class LLMDecoder(nn.Module):
         ).last_hidden_state
 
     def head(self, hidden: Tensor) -> Tensor:
-        """(..., H) -> (..., V) float32."""
-        return self.causal_lm.get_output_embeddings()(hidden).float()
+        """(..., H) -> (..., V) float32, of the tokenizer's ids: the LLM's table may have more rows."""
+        return self.causal_lm.get_output_embeddings()(hidden)[..., : self.vocab_size].float()

@@ -17,9 +17,14 @@ def prompt_text(task: Task, lang: str, conf: dict[str, Any], index: int, hotword
     """
     lang = lang if conf["lang"] == "auto" else conf["lang"]
     text = task.tag if conf["style"] == "tag" else task.prompt(lang, index)
-    if hotwords:
-        text += f" Hotwords: {', '.join(hotwords)}." if lang == "en" else f"热词：{'、'.join(hotwords)}。"
-    return text
+    return with_hotwords(text, lang, hotwords)
+
+
+def with_hotwords(text: str, lang: str, hotwords: Sequence[str]) -> str:
+    """A question, and behind it the words that it names, if any."""
+    if not hotwords:
+        return text
+    return text + (f" Hotwords: {', '.join(hotwords)}." if lang == "en" else f"热词：{'、'.join(hotwords)}。")
 
 
 def language_of(text: str | None) -> str:
