@@ -73,7 +73,7 @@ def answerer(model: Any, tokenizer: BaseTokenizer, **how: Any) -> Answerer:
 
 def check(answer: Answered) -> None:
     """It parses, and each label is one that no other beats, of probabilities that sum to 1."""
-    assert not [p for p in answer.answer.problems if p != "repeats itself, cut"], answer
+    assert not [p for p in answer.answer.problems if "repeats itself" not in p and "cut at" not in p], answer
     task = TABLE[answer.task]
     assert set(answer.probabilities) == {f.name for f in task.fields}
     for name, shares in answer.probabilities.items():
@@ -205,7 +205,7 @@ def test_timed_words_stay_as_they_are_beside_labels_behind_timed_words(
     model: Any, tokenizer: BaseTokenizer, tmp_path: Any
 ) -> None:
     (tmp_path / "tasks.yaml").write_text(
-        "srwt_ser: {tag: <TRANSCRIBE> <ALIGN> <EMOTION>, prompts: {en: [\"When and how?\"]}}\n"
+        'srwt_ser: {tag: <TRANSCRIBE> <ALIGN> <EMOTION>, prompts: {en: ["When and how?"]}}\n'
     )
     table = load_tasks(tmp_path / "tasks.yaml")
     asked = Answerer(model, tokenizer, table, CONF, CPU)
@@ -213,5 +213,8 @@ def test_timed_words_stay_as_they_are_beside_labels_behind_timed_words(
     together = asked.answer(batch, ["asr", "srwt", "srwt_ser"])
     for name in ("srwt", "srwt_ser"):
         assert [a.text for a in together[name]] == [a.text for a in asked.answer(batch, [name])[name]]
-        assert all(not a.answer.problems or "cut" in a.answer.problems[0] for a in together[name])
+        assert all(
+            not a.answer.problems or "cut" in a.answer.problems[0] or "repeats" in a.answer.problems[0]
+            for a in together[name]
+        )
     assert all(a.answer.labels["emotion"] in table.fields["emotion"].values for a in together["srwt_ser"])

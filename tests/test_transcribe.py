@@ -445,3 +445,11 @@ def test_pieces_are_no_longer_than_the_model_has_room_for(three: Path, fake: Fak
     assert osum(three / "b/x.wav", "--vad", "none") == 0
     assert capsys.readouterr().out.startswith("frames 120 frames ")
     assert 248 <= sum(map(sum, fake.batches)) <= 250 and max(map(max, fake.batches)) == 120
+
+
+def test_two_formats_of_one_name_keep_their_suffix(three: Path, fake: FakeAnswerer, tmp_path: Path):
+    (tmp_path / "both").mkdir()
+    write_wav(tmp_path / "both" / "c.wav", 0.3)
+    soundfile.write(tmp_path / "both" / "c.flac", np.random.default_rng(0).standard_normal(4800) * 0.1, 16000)
+    assert osum(tmp_path / "both", "--output_dir", tmp_path / "out", "--format", "text") == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["c.flac.txt", "c.wav.txt"]

@@ -43,6 +43,8 @@ def config_path(config: str | None, checkpoint: str) -> str:
     Raises:
         OsumError: neither is there.
     """
+    if not Path(checkpoint).exists():
+        raise OsumError(checkpoint, "no such file or folder", "check --checkpoint")
     if config is None and not Path(checkpoint).is_dir():
         raise OsumError(
             "--config", f"is missing, and {checkpoint} is no model folder", "give the run's train.yaml"

@@ -101,7 +101,7 @@ def check_outputs(recordings: list[Recording], formats: list[str], output_dir: s
         other = first.setdefault(recording.name, recording)
         if other is not recording:
             what = f"{other.file} and {recording.file} would both be {recording.name}"
-            raise OsumError("--output_dir", what, "give them one by one, or the folder they are in")
+            raise OsumError("--output_dir", what, "name each once, or give the folder they are in")
 
 
 def write(done: Transcript, outputs: Iterable[tuple[Writer, str]], output_dir: str | None) -> None:

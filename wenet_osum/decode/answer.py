@@ -31,7 +31,7 @@ from wenet_osum.decode.pieces import vocabulary_of
 from wenet_osum.errors import OsumError
 from wenet_osum.models.beam import write_best
 from wenet_osum.models.choices import log_probabilities
-from wenet_osum.models.generation import Drafter, Rule, Search, Session, Written
+from wenet_osum.models.generation import Drafter, Rule, Search, Session, Written, looping
 from wenet_osum.models.osum import Heard
 from wenet_osum.tasks import Answer, Task, TaskTable
 from wenet_osum.tasks.prompts import prompt_text, with_hotwords
@@ -39,6 +39,7 @@ from wenet_osum.tasks.task import REPLY_MARK
 from wenet_osum.text.normalize import split_words
 
 DRAFTS = ("none", "exact", "relaxed")
+REPEATED = 60  # tokens of one thing over and over that are told
 LOOP = 100  # tokens of a reply that repeat one thing before it is cut
 RELAXED = 0.1  # probability from which a draft's token is kept
 TIMED = 8  # as many times max_new_tokens for words with times: up to twelve tokens a word with digits apart
@@ -73,6 +74,7 @@ class Question:
     task: Task
     row: int  # of the batch
     ready: bool = False  # the body is there
+    cut: bool = False  # by the limit
     body: Written = field(default_factory=Written)
     labels: dict[str, str] = field(default_factory=dict)
     probabilities: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -229,7 +231,7 @@ class Answerer:
         found = self.search_for(session, batch, questions, limits, rules, ends, drafters, audible)
         for q, limit, written in zip(questions, limits, found):
             if limit:
-                q.body = written
+                q.body, q.cut = written, len(written.tokens) >= limit and not written.ended
 
     def search_for(
         self,
@@ -245,7 +247,10 @@ class Answerer:
         """Let the session go on in the way that was asked for. Beams know no drafts, and go in circles only where
         nothing else is likelier."""
         # Numbers of the rows for drawing, which do not depend on the batch.
-        keys = [zlib.crc32(f"{batch['keys'][q.row]} {q.task.name}".encode()) for q in questions]
+        keys = [
+            zlib.crc32(f"{batch['keys'][q.row]} {q.task.name}".encode(errors="surrogateescape"))
+            for q in questions
+        ]
         if self.mode == "llm_beam" and self.search.beam_size > 1:
             return write_best(session, limits, rules, ends, self.search, keys)
         return session.write(limits, rules, ends, drafters, self.search, keys, audible)
@@ -309,6 +314,10 @@ class Answerer:
         answer = q.task.parse(text)
         if q.body.looped:
             answer.problems.append("repeats itself, cut")
+        elif looping(q.body.tokens, REPEATED) > 0:  # not surely a fault, so it stays
+            answer.problems.append("repeats itself")
+        elif q.cut:
+            answer.problems.append(f"cut at {len(q.body.tokens)} tokens, the most that it may have")
         return Answered(key, q.task.name, text, answer, q.probabilities, q.body.proposed, q.body.accepted)
 
     # --- what a question is made of ---

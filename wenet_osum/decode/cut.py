@@ -12,7 +12,8 @@ from wenet_osum.dataset.audio import audio_blocks
 from wenet_osum.decode.vad import RATE, Detector, Energy, Silero
 from wenet_osum.errors import OsumError
 
-MARGIN = 0.16  # seconds of silence that stay around what is said
+MARGIN = 0.16  # seconds of silence that stay behind what is said
+LEAD = 0.05  # and in front: the demo's model, whose utterances begin at once, mishears a word behind 0.16
 LONG_SILENCE = 2.0  # seconds of silence that end a piece wherever they come
 SHORTEST = 0.5  # seconds; nothing shorter is cut off
 PAST = 30.0  # seconds before a piece by which its noise floor is told too
@@ -55,7 +56,7 @@ def pieces(
       there is none, the best pause before is taken, then the best dip shorter than ``min_pause``, and only if
       nothing dips the quietest moment of the second half.
     - Silence of ``LONG_SILENCE`` or more always ends a piece.
-    - Silence at a piece's ends is dropped but for ``MARGIN`` seconds; nothing else is. Silence is
+    - Silence at a piece's ends is dropped but for ``LEAD`` and ``MARGIN`` seconds; nothing else is. Silence is
       what lies at the noise floor and is not loud in itself (``Energy``), or is not speech (``Silero``).
       A recording that is silent throughout has no pieces.
 
@@ -101,7 +102,9 @@ def _cut_at_pauses(
     if window.fill() <= longest:
         yield _piece(0, window.samples, offset)
         return
-    margin, long, short = (round(seconds * RATE / frame) for seconds in (MARGIN, LONG_SILENCE, SHORTEST))
+    margin, before, long, short = (
+        round(seconds * RATE / frame) for seconds in (MARGIN, LEAD, LONG_SILENCE, SHORTEST)
+    )
     # A pause has a frame less than it is long where it does not begin with one.
     enough = max(1, int(min_pause * RATE / frame) - 1)
     while count := window.fill():
@@ -109,8 +112,8 @@ def _cut_at_pauses(
         pause, silence = detector.limits(np.concatenate([window.past, levels]))
         silent = levels < silence
         lead = len(silent) if silent.all() else int(silent.argmin())
-        if lead > margin:
-            window.take((lead - margin) * frame)
+        if lead > before:
+            window.take((lead - before) * frame)
             continue
         if lead == len(silent):
             return

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,11 +62,19 @@ def find_recordings(paths: Sequence[str]) -> tuple[list[Recording], list[str]]:
         elif os.path.isdir(path):
             inside, others = _folder(path)
             found += inside
+            if not inside and not others:
+                lines.append(f"{_shown(path)}: nothing in it")
             if others:
                 kinds = ", ".join(f"{kind} ({n})" for kind, n in others.most_common())
                 lines.append(f"{_shown(path)}: left out, no audio by their names: {kinds}")
         else:
             found.append(Recording(_shown(path), path, Path(path).stem))
+    # talk.wav and talk.flac: the outputs of both keep the whole name.
+    names, whole = (Counter(r.name + Path(r.path).suffix * n for r in found) for n in (0, 1))
+    for number, r in enumerate(found):
+        name = r.name + Path(r.path).suffix
+        if names[r.name] > 1 and whole[name] == 1:
+            found[number] = replace(r, name=name)
     if not found:
         what = f"no audio file in {'it' if len(paths) == 1 else 'them'}"
         raise OsumError(", ".join(map(_shown, paths)), what, f"known: {' '.join(sorted(SUFFIXES))}")
