@@ -32,7 +32,7 @@ import torch
 import train_step
 from train_step import EOS, utterances_of
 
-KINDS = ["osum:1", "transformers:16", "ours:16", "ours:1"]
+KINDS = ["osum:1", "transformers:16", "ours:16", "ours:32", "ours:1"]
 
 
 def get_args(argv: list[str] | None = None) -> argparse.Namespace:
