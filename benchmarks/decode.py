@@ -42,6 +42,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--osum_python", default=sys.executable)
     parser.add_argument("--tokens", type=int, default=40)
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, help="program:batch")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--demo", help="a trained checkpoint, in place of the workload")
     parser.add_argument("--config")
@@ -144,7 +145,7 @@ def measure(args: argparse.Namespace, folder: Path, kind: str) -> Any:
 
 
 def workload(args: argparse.Namespace) -> None:
-    kinds = KINDS if args.osum else KINDS[1:]
+    kinds = [k for k in args.kinds if args.osum or not k.startswith("osum")]
     runs: dict[str, list[float]] = {kind: [] for kind in kinds}
     tokens: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
