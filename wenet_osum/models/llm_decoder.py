@@ -75,6 +75,9 @@ class LLMDecoder(nn.Module):
         # A folder may recommend sampling or penalties; an answer is the likeliest words, and no more.
         self.causal_lm.generation_config = GenerationConfig()
         self.source, self.pretrained = llm, llm is not None
+        # transformers' name of it, the first one before version 5.40.
+        parameters = inspect.signature(self.causal_lm.base_model.forward).parameters
+        self.cache_name = "cache" if "cache" in parameters else "past_key_values"
         if lora is not None:
             from peft import LoraConfig, inject_adapter_in_model
 
@@ -171,8 +174,8 @@ class LLMDecoder(nn.Module):
             inputs_embeds=embeds.to(self.dtype),
             attention_mask=real.long(),
             position_ids=position_ids,
-            past_key_values=cache,
             use_cache=True,
+            **{self.cache_name: cache},
         ).last_hidden_state
 
     def head(self, hidden: Tensor) -> Tensor:
