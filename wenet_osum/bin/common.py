@@ -43,7 +43,7 @@ def config_path(config: str | None, checkpoint: str) -> str:
     Raises:
         OsumError: neither is there.
     """
-    if not Path(checkpoint).exists():
+    if config is None and not Path(checkpoint).exists():
         raise OsumError(checkpoint, "no such file or folder", "check --checkpoint")
     if config is None and not Path(checkpoint).is_dir():
         raise OsumError(
