@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +21,16 @@ from wenet_osum.dataset.index_build import build_index
 from wenet_osum.dataset.lists import read_raw_list
 from wenet_osum.dataset.loader import Loader
 from wenet_osum.dataset.plan import plan_questions
+from wenet_osum.decode.answer import Answered
 from wenet_osum.decode.journal import Journal
 from wenet_osum.decode.recognize import by_answerer, finish, recognize
 from wenet_osum.decode.results import answer_row
 from wenet_osum.models.osum import SpeechModel
 from wenet_osum.registry import init_model
-from wenet_osum.tasks import Answer, TaskTable, load_tasks
+from wenet_osum.tasks import TaskTable, load_tasks
 from wenet_osum.text import init_tokenizer
 
 TABLE = load_tasks()
-
-
-@dataclass
-class Answered:
-    key: str
-    task: str
-    text: str
-    answer: Answer
-    probabilities: dict[str, dict[str, float]] = field(default_factory=dict)
-    proposed: int = 0
-    accepted: int = 0
 
 
 class Sayer:

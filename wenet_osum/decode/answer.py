@@ -20,12 +20,14 @@ from torch.nn.utils.rnn import pad_sequence
 from wenet_osum.constants import IGNORE_ID
 from wenet_osum.dataset.batch import Batch
 from wenet_osum.decode.constrain import (
+    TextRule,
     body_rule,
     label_choices,
     label_starts,
     reply_mark,
     text_rule,
 )
+from wenet_osum.decode.constrain_timed import TimedRule
 from wenet_osum.decode.drafts import TextDraft, TimedDraft
 from wenet_osum.decode.pieces import vocabulary_of
 from wenet_osum.errors import OsumError
@@ -133,7 +135,9 @@ class Answerer:
         self.vocabulary = vocabulary_of(tokenizer) if constrain else None
         self.prompts: dict[str, Tensor] = {}
         self.choices: dict[str, tuple[list[list[int]], list[dict[str, str]]]] = {}
+        self.rules: dict[str, TextRule | TimedRule | None] = {}
         self.starts: dict[str, frozenset[int]] = {}
+        self.tails: dict[str, int] = {}
         self.seconds_per_frame = (
             conf["log_mel_spectrogram_conf"]["hop_length"] / conf["resample_conf"]["resample_rate"]
         )
@@ -219,10 +223,7 @@ class Answerer:
         ends: list[frozenset[int]] = [frozenset()] * len(questions)
         if self.vocabulary is not None:
             for n, q in enumerate(questions):
-                seconds = float(batch["feats_lengths"][q.row]) * self.seconds_per_frame
-                rule = body_rule(
-                    q.task, self.vocabulary, self.eos, self.ends(q.task), seconds, self.conf["time_step"]
-                )
+                rule = self.rule(q.task, float(batch["feats_lengths"][q.row]) * self.seconds_per_frame)
                 if rule is not None and limits[n]:
                     rules[n], ends[n], limits[n] = rule, rule.ends, max(limits[n], rule.least - 1)
                 if q.task.align and self.tail(q.task):  # its rule lets it end behind the labels only
@@ -299,7 +300,7 @@ class Answerer:
             min(self.model.max_new_tokens, left) if q.task.reply else 0
             for q, left in zip(questions, self.room(session))
         ]
-        rules: list[Rule | None] = [text_rule(self.vocabulary, self.eos, nonempty=True) for _ in questions]
+        rules: list[Rule | None] = [text_rule(self.vocabulary, self.eos, nonempty=True)] * len(questions)
         free: list[frozenset[int]] = [frozenset()] * len(questions)
         most = [LOOP] * len(questions)
         found = self.search_for(session, batch, questions, limits, rules, free, [None] * len(questions), most)
@@ -340,6 +341,15 @@ class Answerer:
             self.choices[task.name] = label_choices(task, self.tokenizer)
         return self.choices[task.name]
 
+    def rule(self, task: Task, seconds: float) -> TextRule | TimedRule | None:
+        """Of a body. One without times is the same for every utterance, and keeps the masks it has worked out."""
+        assert self.vocabulary is not None
+        if not task.align and task.name in self.rules:
+            return self.rules[task.name]
+        step, ends = self.conf["time_step"], self.ends(task)
+        rule = self.rules[task.name] = body_rule(task, self.vocabulary, self.eos, ends, seconds, step)
+        return rule
+
     def ends(self, task: Task) -> frozenset[int]:
         """Ids that end a body: those which a label or a reply begins with."""
         if task.name not in self.starts:
@@ -352,8 +362,12 @@ class Answerer:
 
     def tail(self, task: Task) -> int:
         """Tokens that labels and the mark of a reply take behind a body, and two for the reply."""
-        labels = max((len(ids) for ids in self.combinations(task)[0]), default=0) if self.constrain else 0
-        return labels + (len(reply_mark(self.tokenizer)) + 2 if task.reply and self.constrain else 0)
+        if not self.constrain:
+            return 0
+        if task.name not in self.tails:
+            labels = max((len(ids) for ids in self.combinations(task)[0]), default=0)
+            self.tails[task.name] = labels + (len(reply_mark(self.tokenizer)) + 2 if task.reply else 0)
+        return self.tails[task.name]
 
     def room(self, session: Session) -> list[int]:
         """Positions that the LLM has left for each answer."""

@@ -60,13 +60,6 @@ class KeyValues:
         """Whether no row has padding behind a real column."""
         return not bool((self.real[:, :-1] & ~self.real[:, 1:]).any())
 
-    def cut_off(self, columns: int) -> None:
-        """Drop the last columns."""
-        length = self.real.size(1) - columns
-        self.real = self.real[:, :length]
-        for layer in self.cache.layers:
-            layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
-
     def rows(self, indices: list[int]) -> list[Row]:
         """Copies of single rows without padding, to be put back by ``join``."""
         found = []
