@@ -169,14 +169,17 @@ def test_long_audio_every_burst_is_in_one_piece(
     again = all_pieces(data, max_seconds=longest)
     assert [(p.start, p.end) for p in again] == [(p.start, p.end) for p in found]
     if len(whole) <= longest * RATE:
-        assert len(found) == 1 and (found[0].samples == whole).all()
+        assert len(found) == 1 if bursts else len(found) <= 1  # nothing but noise is silence
+        assert all((p.samples == whole).all() for p in found)
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100])
 @pytest.mark.parametrize("seconds", [0.05, 0.3, 3.0])
 @pytest.mark.parametrize("vad", ["energy", "none"])
 def test_long_audio_that_is_short_is_left_whole(rate: int, seconds: float, vad: str) -> None:
-    for wave in (talk(3, seconds, rate)[0], np.zeros(round(seconds * rate), np.float32)):
+    click = np.zeros(round(seconds * rate), np.float32)
+    click[0] = 0.5
+    for wave in (talk(3, seconds, rate)[0] + click, click):
         data = encoded(wave, rate)
         (piece,) = all_pieces(data, max_seconds=3.0, vad=vad)
         assert (piece.samples == load_audio(data)).all() and piece.start == 0
@@ -209,10 +212,16 @@ def test_long_audio_silence_is_dropped_but_for_a_margin() -> None:
     assert 188 - 0.5 <= rest[0].end <= 188 + MARGIN + 0.02
 
 
+@pytest.mark.parametrize("seconds", [70, 20, 0.4])
 @pytest.mark.parametrize("level", [0.0, 1e-4])
-def test_long_audio_that_is_silent_has_no_piece(level: float) -> None:
-    noise = level * np.random.default_rng(0).standard_normal(70 * RATE)
+def test_long_audio_that_is_silent_has_no_piece(level: float, seconds: float) -> None:
+    noise = level * np.random.default_rng(0).standard_normal(int(seconds * RATE))
     assert all_pieces(encoded(noise, subtype="FLOAT")) == []
+
+
+def test_long_audio_that_is_quiet_but_no_silence_is_a_piece() -> None:
+    wave, _ = talk(2, 4, snr=40, gaps=(0.3, 0.4))
+    assert len(all_pieces(encoded(0.003 * wave, subtype="FLOAT"))) == 1
 
 
 def test_long_audio_that_is_steady_and_loud_is_no_silence() -> None:

@@ -49,8 +49,8 @@ def pieces(
 ) -> Iterator[Piece]:
     """Cut a recording into pieces of at most ``max_seconds``, in order and without overlap.
 
-    A recording of at most ``max_seconds`` is one piece, sample for sample what ``load_audio`` gives. Of a
-    longer one:
+    A recording that is silent throughout has no pieces: a model would make words up. Any other of at most
+    ``max_seconds`` is one piece, sample for sample what ``load_audio`` gives. Of a longer one:
 
     - A piece ends in the best pause (the longest and deepest) of the second half of what may belong to it. If
       there is none, the best pause before is taken, then the best dip shorter than ``min_pause``, and only if
@@ -58,7 +58,6 @@ def pieces(
     - Silence of ``LONG_SILENCE`` or more always ends a piece.
     - Silence at a piece's ends is dropped but for ``LEAD`` and ``MARGIN`` seconds; nothing else is. Silence is
       what lies at the noise floor and is not loud in itself (``Energy``), or is not speech (``Silero``).
-      A recording that is silent throughout has no pieces.
 
     Args:
         source: as in ``load_audio``.
@@ -100,7 +99,8 @@ def _cut_at_pauses(
     frame = detector.frame
     window = _Window(blocks, longest + int(SHORTEST * RATE), frame)
     if window.fill() <= longest:
-        yield _piece(0, window.samples, offset)
+        if not _silent(window.samples):
+            yield _piece(0, window.samples, offset)
         return
     margin, before, long, short = (
         round(seconds * RATE / frame) for seconds in (MARGIN, LEAD, LONG_SILENCE, SHORTEST)
@@ -126,6 +126,14 @@ def _cut_at_pauses(
         said = cut - int(silent[:cut][::-1].argmin())  # frames up to the last that is not silent
         first = window.first
         yield _piece(first, window.take(min(cut * frame, count))[: (said + margin) * frame], offset)
+
+
+def _silent(samples: np.ndarray) -> bool:
+    """By its energy, whoever tells pauses: to Silero a cough is silence."""
+    energy = Energy()
+    whole = len(samples) // energy.frame * energy.frame
+    levels = energy.levels(samples[:whole])
+    return bool(whole and (levels < energy.limits(levels)[1]).all())
 
 
 def _piece(first: int, samples: np.ndarray, offset: float) -> Piece:
