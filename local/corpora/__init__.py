@@ -1,0 +1,29 @@
+"""What the scripts ``prepare_*.py`` share: a corpus and its labels described, its utterances found, Kaldi dirs written.
+
+A script describes its ``Corpus``, defines ``collect(root, found)``, which walks the official layout and tells
+``found`` of every item, and ends with ``prepare(CORPUS, collect, argv, __doc__)``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # the scripts run uninstalled too
+
+from .corpus import Corpus, Out, Utterance
+from .found import Found, NotThere
+from .main import prepare
+from .tables import read_columns, read_json, read_pairs
+
+__all__ = [
+    "Corpus",
+    "Found",
+    "NotThere",
+    "Out",
+    "Utterance",
+    "prepare",
+    "read_columns",
+    "read_json",
+    "read_pairs",
+]
