@@ -11,10 +11,12 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # the scripts run uninstalled too
 
+from .ages import age_label
 from .corpus import Corpus, Out, Utterance
 from .found import Found, NotThere
 from .main import prepare
 from .tables import read_columns, read_json, read_pairs
+from .video import audio_of
 
 __all__ = [
     "Corpus",
@@ -22,6 +24,8 @@ __all__ = [
     "NotThere",
     "Out",
     "Utterance",
+    "age_label",
+    "audio_of",
     "prepare",
     "read_columns",
     "read_json",

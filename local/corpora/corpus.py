@@ -27,6 +27,7 @@ class Utterance:
             OSUM's value; said of the utterance.
         of_speaker: the same, said of the speaker (``gender``, ``age``).
         reply: the answer to a spoken question.
+        more: further file of the data dir -> its value, such as ``utt2question``; the toolkit reads none of them.
         recording: id of the long recording that it is a part of, with ``start`` and ``end`` in seconds.
     """
 
@@ -38,6 +39,7 @@ class Utterance:
     labels: Mapping[str, str] = field(default_factory=dict)
     of_speaker: Mapping[str, str] = field(default_factory=dict)
     reply: str = ""
+    more: Mapping[str, str] = field(default_factory=dict)
     recording: str = ""
     start: float = 0.0
     end: float = 0.0

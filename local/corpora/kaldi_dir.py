@@ -52,6 +52,9 @@ def write_kaldi_dir(path: Path, utterances: Iterable[Utterance], tasks: TaskTabl
                     raise OsumError(
                         key, f"{value!r:.80} is no {label.name}", f"use one of: {', '.join(label.values)}"
                     )
+    for u in rows:
+        for name, value in u.more.items():
+            files.setdefault(name, {})[u.key] = " ".join(value.split())
     for name, table in files.items():
         if table:
             _write(path / name, table)
