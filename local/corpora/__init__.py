@@ -15,6 +15,7 @@ from .corpus import Corpus, Out, Utterance
 from .found import Found, NotThere
 from .main import prepare
 from .tables import read_columns, read_json, read_pairs
+from .text import half_width
 
 __all__ = [
     "Corpus",
@@ -22,6 +23,7 @@ __all__ = [
     "NotThere",
     "Out",
     "Utterance",
+    "half_width",
     "prepare",
     "read_columns",
     "read_json",
