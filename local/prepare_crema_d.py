@@ -90,7 +90,9 @@ def refuse_pointer(wav: Path) -> None:
         OsumError: the file is such a note.
     """
     if wav.is_file() and wav.stat().st_size < 200 and wav.read_bytes().startswith(b"version https://git-lfs"):
-        raise OsumError(str(wav), "a note of Git LFS in place of the audio", "run `git lfs pull` in the clone")
+        raise OsumError(
+            str(wav), "a note of Git LFS in place of the audio", "run `git lfs pull` in the clone"
+        )
 
 
 def collect(root: Path, found: Found) -> None:
@@ -100,7 +102,9 @@ def collect(root: Path, found: Found) -> None:
         key = row["Filename"]
         match = _NAME.fullmatch(key)
         if not match or match[2] not in SENTENCES:
-            raise OsumError(where, f"file name {key!r:.80}", "it is ACTOR_SENTENCE_EMOTION_LEVEL: get the list again")
+            raise OsumError(
+                where, f"file name {key!r:.80}", "it is ACTOR_SENTENCE_EMOTION_LEVEL: get the list again"
+            )
         actor, sentence, emotion = match[1], match[2], match[3]
         if subset_of(actor) != found.subset:
             continue

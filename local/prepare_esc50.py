@@ -70,7 +70,9 @@ def collect(root: Path, found: Found) -> None:
     """The clips of all folds, or of one."""
     for where, row in read_columns(root / "meta" / "esc50.csv", ("filename", "fold", "category")):
         if row["fold"] not in FOLDS:
-            raise OsumError(where, f"fold {row['fold']!r:.80}", f"folds are {', '.join(FOLDS)}: get the file again")
+            raise OsumError(
+                where, f"fold {row['fold']!r:.80}", f"folds are {', '.join(FOLDS)}: get the file again"
+            )
         if found.subset not in ("all", f"fold{row['fold']}"):
             continue
         key = Path(row["filename"]).stem

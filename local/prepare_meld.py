@@ -83,7 +83,9 @@ def find(root: Path, subset: str, name: str) -> Path:
     for path in places:
         if path.exists():
             return path
-    raise NotThere(str(places[0]), "not there", f"unpack {subset}.tar.gz of MELD.Raw ({CORPUS.url}) in its place")
+    raise NotThere(
+        str(places[0]), "not there", f"unpack {subset}.tar.gz of MELD.Raw ({CORPUS.url}) in its place"
+    )
 
 
 def collect(root: Path, found: Found) -> None:

@@ -35,7 +35,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from corpora import Corpus, Found, NotThere, Out, Utterance, audio_of, prepare, read_columns  # beside this script
+from corpora import (
+    Corpus,
+    Found,
+    NotThere,
+    Out,
+    Utterance,
+    audio_of,
+    prepare,
+    read_columns,
+)  # beside this script
 
 from wenet_osum.errors import run_main
 

@@ -79,12 +79,14 @@ def vocalsound(root: Path) -> Path:
 
 def meld(root: Path) -> Path:
     """Every emotion in train; dev in a folder of its own, as its archive may be unpacked."""
-    header = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
+    header = (
+        "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
+    )
     tail = '1,2,"00:00:01,000","00:00:02,500"'
     texts = (
         "You’re late!",
         '"Yes, (looks away) I am."',
-        "(Singing, to the",
+        "(Singing to the",
         "[They hug] So sweet.",
         "What?!",
         "No…",
@@ -96,11 +98,16 @@ def meld(root: Path) -> Path:
         write_clip(root / f"train_splits/dia0_utt{n}.mp4")
     rows.append(f"8,Hm.,All,neutral,neutral,125,3,{tail}")
     write_lines(root / "train_sent_emo.csv", *rows)
-    write_lines(root / "dev/dev_sent_emo.csv", header, f"1,Well?,Ann,joy,positive,110,7,{tail}", f"2,Ok.,Ann,fear,negative,0,0,{tail}")
+    write_lines(
+        root / "dev/dev_sent_emo.csv",
+        header,
+        f"1,Well?,Ann,joy,positive,110,7,{tail}",
+        f"2,Ok.,Ann,fear,negative,0,0,{tail}",
+    )
     write_clip(root / "dev/dev_splits_complete/dia0_utt0.mp4")
     write_lines(root / "test_sent_emo.csv", header, f"1,Over there.,Bo,anger,negative,0,0,{tail}")
-    write_audio(root / "output_repeated_splits_test/dia0_utt0.wav")  # extracted
     write_clip(root / "output_repeated_splits_test/dia0_utt0.mp4")
+    write_audio(root / "output_repeated_splits_test/dia0_utt0.wav")  # extracted
     return root
 
 
@@ -157,6 +164,8 @@ def air_bench(root: Path) -> Path:
     ):
         write_audio(root / f"Chat/{task}_{corpus}" / path)
         item = {"uniq_id": uniq_id, "task_name": task, "dataset_name": corpus, "path": path}
-        items.append({**item, "question": f"Whose is {corpus}?", "answer_gt": answer, "meta_info": description})
+        items.append(
+            {**item, "question": f"Whose is {corpus}?", "answer_gt": answer, "meta_info": description}
+        )
     write_json(root / "Chat/Chat_meta.json", items)
     return root

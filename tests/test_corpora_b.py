@@ -72,7 +72,7 @@ def test_corpus_layout_described(script: ModuleType, capsys: pytest.CaptureFixtu
     fields = load_tasks().fields
     for name, labels in script.CORPUS.labels.items():
         for value in labels.values():
-            assert (value.why if isinstance(value, Out) else value in fields[name].values)
+            assert value.why if isinstance(value, Out) else value in fields[name].values
     doc = script.__doc__ or ""
     assert "Licence: " in doc and "Counts: " in doc and "could not" in doc
     assert f"python local/{script.__name__}.py " in doc
@@ -87,7 +87,8 @@ def test_corpus_layout_described(script: ModuleType, capsys: pytest.CaptureFixtu
 def test_corpus_layout_esc50(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = mini.esc50(tmp_path / "ESC-50-master")
     prepare(prepare_esc50, root, out)
-    assert sorted(p.name for p in out.iterdir() if p.is_dir()) == ["all", *(f"fold{n}" for n in range(1, 6))]
+    # nothing of fold 3 is used here
+    assert sorted(p.name for p in out.iterdir() if p.is_dir()) == ["all", "fold1", "fold2", "fold4", "fold5"]
     assert table(out / "all/utt2event") == {
         "1-9020-A-20": "cry",
         "2-9021-A-21": "sneeze",
@@ -172,7 +173,9 @@ def test_corpus_layout_vocalsound_44k_and_two_ages(tmp_path: Path, out: Path) ->
     root = mini.vocalsound(tmp_path / "vs")
     (root / "audio_16k").rename(root / "audio_44k")
     # without a line of names, and with two ages of one speaker
-    write_lines(root / "meta/all_meta.csv", "m0013,male,35,Here", "m0013,male,36,Here", "f0011,female,61,Here")
+    write_lines(
+        root / "meta/all_meta.csv", "m0013,male,35,Here", "m0013,male,36,Here", "f0011,female,61,Here"
+    )
     prepare(prepare_vocalsound, root, out)
     assert "/audio_44k/m0013_0_sigh.wav" in (out / "dev/wav.scp").read_text()
     assert not (out / "dev/spk2age").exists() and (out / "test/spk2age").read_text() == "f0011 old\n"
@@ -220,7 +223,9 @@ def test_corpus_layout_meld(tmp_path: Path, out: Path, capsys: pytest.CaptureFix
     root = mini.meld(tmp_path / "MELD Raw")
     prepare(prepare_meld, root, out)
     keys = [f"train_dia0_utt{n}" for n in range(7)]
-    command_ = "ffmpeg -nostdin -loglevel error -i 'ROOT/train_splits/dia0_utt{}.mp4' -vn -ac 1 -ar 16000 -f wav - |"
+    command_ = (
+        "ffmpeg -nostdin -loglevel error -i 'ROOT/train_splits/dia0_utt{}.mp4' -vn -ac 1 -ar 16000 -f wav - |"
+    )
     assert dir_text(out / "train", root) == {
         "spk2utt": "".join(f"{key} {key}\n" for key in keys),
         "text": "train_dia0_utt0 You’re late!\ntrain_dia0_utt1 Yes, I am.\ntrain_dia0_utt3 So sweet.\n"
@@ -241,7 +246,9 @@ def test_corpus_layout_meld(tmp_path: Path, out: Path, capsys: pytest.CaptureFix
         ("train", "text"): 1,
         ("dev", "utterance"): 1,
     }
-    assert ["train", "train_dia0_utt2", "text", "nothing but stage directions"] in rows_of(out / "left_out.tsv")
+    assert ["train", "train_dia0_utt2", "text", "nothing but stage directions"] in rows_of(
+        out / "left_out.tsv"
+    )
     assert set(prepare_meld.CORPUS.labels["emotion"]) == set(mini.MELD)
     for subset in ("train", "dev", "test"):
         assert_valid(out / subset)
@@ -263,7 +270,10 @@ def test_corpus_layout_meld_broken(
     assert f"train_sent_emo.csv:5: no audio file {clip}" in refused()
     lines = (root / "train_sent_emo.csv").read_text(encoding="utf-8").splitlines()
     for wrong, said in (
-        (lines[1].replace("neutral,neutral", "bored,neutral"), "csv:2: unknown emotion 'bored'; known are 'neutral'"),
+        (
+            lines[1].replace("neutral,neutral", "bored,neutral"),
+            "csv:2: unknown emotion 'bored'; known are 'neutral'",
+        ),
         (lines[1].replace(",0,0,", ",0,first,"), "csv:2: dialogue '0', utterance 'first'"),
         (lines[1].replace("You’re late!", '"You’re late!'), "csv:2: cannot read it"),
         (lines[1] + ",one more", "csv:2: 12 fields, and the first line has 11"),
@@ -440,14 +450,15 @@ def test_corpus_layout_air_bench(tmp_path: Path, out: Path, capsys: pytest.Captu
     }
     assert json.loads(description.removeprefix("fisher-2 "))[0]["speaker"] == "speaker 1"
     assert (out / "speech_QA/text").read_text() == "iemocap-0 I can't go.\n"
-    assert rows_of(out / "left_out.tsv") == [
+    assert table(out / "speech_chat/text") == {"fisher-2": "is it yours no", "iemocap-0": "I can't go."}
+    assert [row for row in rows_of(out / "left_out.tsv") if row[0] != "speech_chat"] == [
         ["speech_QA", "common_voice_en-1", "utterance", "no transcript in its description"],
         [
             *("speech_dialogue_QA", "spokenwoz-3", "utterance"),
             "no reference answer, or one with '<' or '>', which are kept for tags",
         ],
     ]
-    for subset in ("speech_QA", "speech_dialogue_QA"):
+    for subset in ("speech_chat", "speech_QA", "speech_dialogue_QA"):
         assert_valid(out / subset)
     assert "speech_QA: 1 of 2 items used; 400 are published" in capsys.readouterr().out
     again = tmp_path / "again"
@@ -460,7 +471,7 @@ def test_corpus_layout_air_bench_broken(
 ) -> None:
     root = mini.air_bench(tmp_path / "air")
     refused = Refused(prepare_air_bench, capsys, root, out)
-    assert "speech_QA has 2 items, not 400, speech_dialogue_QA has 2 items, not 400" in refused()
+    assert "speech_chat has 4 items, not 800, speech_QA has 2 items, not 400" in refused()
     count_as(monkeypatch, prepare_air_bench, speech_QA=2)
     (root / "Chat/speech_QA_iemocap/a.wav").unlink()
     assert "Chat_meta.json: item 1: no audio file" in refused()
@@ -485,7 +496,9 @@ def test_corpus_layout_air_bench_description(description: str, text: str) -> Non
     assert prepare_air_bench.transcript_of(description) == text
 
 
-@pytest.mark.parametrize(("years", "group"), [("13", "child"), ("14", "adult"), ("59.5", "adult"), ("60", "old")])
+@pytest.mark.parametrize(
+    ("years", "group"), [("13", "child"), ("14", "adult"), ("59.5", "adult"), ("60", "old")]
+)
 def test_corpus_layout_ages(years: str, group: str) -> None:
     assert age_label(years, "here") == {"age": group}
     for wrong in ("", "nan", "-3", "1e1", "200", "adult"):

@@ -16,6 +16,7 @@ from .corpus import Corpus, Out, Utterance
 from .found import Found, NotThere
 from .main import prepare
 from .tables import read_columns, read_json, read_pairs
+from .text import half_width
 from .video import audio_of
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Utterance",
     "age_label",
     "audio_of",
+    "half_width",
     "prepare",
     "read_columns",
     "read_json",

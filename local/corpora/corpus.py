@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Corpus:
         licence: under which it may be used.
         published: subset -> its number of items, used and left out together; None where none is published.
         labels: label field -> official label -> OSUM's value, or ``Out``. Every official label is there.
+        default: root -> the subsets to prepare when none are named; None: all that are published.
     """
 
     name: str
@@ -62,3 +64,4 @@ class Corpus:
     licence: str
     published: Mapping[str, int | None]
     labels: Mapping[str, Mapping[str, str | Out]] = field(default_factory=dict)
+    default: Callable[[Path], Sequence[str]] | None = None

@@ -42,6 +42,11 @@ class Found:
         """The number of items, used and left out together, which ``corpus.published`` tells too."""
         return len(self.utterances) + sum(what == "utterance" for _, what, _ in self.left_out)
 
+    def rows(self) -> list[tuple[str, str, str]]:
+        """``left_out``, sorted; of an utterance that is left out itself its labels are not told too."""
+        gone = {item for item, what, _ in self.left_out if what == "utterance"}
+        return sorted(row for row in self.left_out if row[1] == "utterance" or row[0] not in gone)
+
     def add(self, utterance: Utterance, where: str) -> None:
         """Use an utterance, if its audio file is there.
 

@@ -32,14 +32,17 @@ def get_args(corpus: Corpus, argv: Sequence[str] | None, doc: str | None) -> arg
     parser.add_argument(
         "output_dir", type=Path, help="new folder: gets a Kaldi dir a subset, and left_out.tsv"
     )
-    parser.add_argument("--subsets", default="", help=f"default: {','.join(corpus.published)}")
+    subsets = f"some of {','.join(corpus.published)}; default: all" + (
+        " that there are" if corpus.default else ""
+    )
+    parser.add_argument("--subsets", default="", help=subsets)
     parser.add_argument(
         "--allow_partial",
         action="store_true",
         help="go on where subsets or files are missing or the counts are not the published ones",
     )
     args = parser.parse_args(argv)
-    args.subsets = [name.strip() for name in args.subsets.split(",") if name.strip()]
+    args.subsets = list(dict.fromkeys(name.strip() for name in args.subsets.split(",") if name.strip()))
     for name in args.subsets:
         if name not in corpus.published:
             raise OsumError(
@@ -67,8 +70,9 @@ def prepare(corpus: Corpus, collect: Collect, argv: Sequence[str] | None, doc: s
     root = Path(os.path.abspath(args.corpus_root))
     if not root.is_dir():
         raise OsumError(str(root), "no such folder", f"get {corpus.name} from {corpus.url}")
+    names = args.subsets or (corpus.default(root) if corpus.default else corpus.published)
     with atomic_folder(args.output_dir) as output:
-        found = [_collect(corpus, collect, root, name, args) for name in args.subsets or corpus.published]
+        found = [_collect(corpus, collect, root, name, args) for name in names]
         subsets = [subset for subset in found if subset is not None]
         if not any(subset.utterances for subset in subsets):
             raise OsumError(str(root), f"no utterance of {corpus.name} in it", "check the path")
@@ -80,7 +84,7 @@ def prepare(corpus: Corpus, collect: Collect, argv: Sequence[str] | None, doc: s
                 (output / subset.subset).mkdir()
                 write_kaldi_dir(output / subset.subset, subset.utterances, tasks)
         with atomic_write(output / "left_out.tsv") as f:
-            f.writelines("\t".join((s.subset, *row)) + "\n" for s in subsets for row in sorted(s.left_out))
+            f.writelines("\t".join((s.subset, *row)) + "\n" for s in subsets for row in s.rows())
     _report(corpus, args.output_dir, subsets)
     return 0
 
@@ -92,12 +96,10 @@ def _collect(
     try:
         collect(root, found)
     except NotThere as e:
-        if not args.allow_partial or subset in args.subsets:
+        if not args.allow_partial:
             raise
         print(f"{subset}: not there ({e.where})")
         return None
-    gone = {item for item, what, _ in found.left_out if what == "utterance"}
-    found.left_out = [row for row in found.left_out if row[1] == "utterance" or row[0] not in gone]
     return found
 
 
@@ -119,7 +121,7 @@ def _report(corpus: Corpus, output: Path, subsets: Sequence[Found]) -> None:
         number = corpus.published[s.subset]
         published = "no number is published" if number is None else f"{number} are published"
         print(f"{s.subset}: {len(s.utterances)} of {s.items} items used; {published}")
-        causes = Counter((what, cause) for _, what, cause in s.left_out)
+        causes = Counter((what, cause) for _, what, cause in s.rows())
         for (what, cause), count in sorted(causes.items()):
             kind = "left out" if what == "utterance" else f"without {what}"
             print(f"  {kind}: {count}: {cause}")

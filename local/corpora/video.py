@@ -34,5 +34,7 @@ def audio_of(folder: Path, stem: str) -> str:
             if shutil.which("ffmpeg") is None:
                 mend = "install ffmpeg, or extract a .wav of each clip into that folder"
                 raise OsumError(str(path), "no ffmpeg to decode it", mend)
-            return f"ffmpeg -nostdin -loglevel error -i {shlex.quote(str(path))} -vn -ac 1 -ar 16000 -f wav - |"
+            return (
+                f"ffmpeg -nostdin -loglevel error -i {shlex.quote(str(path))} -vn -ac 1 -ar 16000 -f wav - |"
+            )
     return str(folder / f"{stem}{_VIDEO[0]}")
