@@ -1,14 +1,26 @@
-"""The rows of a published table, read from YAML: see examples/osum/eval_rows.yaml for the form."""
+#!/usr/bin/env python3
+"""The rows of published tables, read from YAML: see examples/osum/eval_rows.yaml for the form.
+
+    python local/eval_rows.py examples/osum/eval_rows.yaml
+
+prints what has to be prepared, decoded and scored for them, a line a subset with tabs between: corpus, script, subset,
+its tasks, normaliser.
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from wenet_osum.errors import OsumError
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # it runs uninstalled too
+
+from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import read_yaml
-from wenet_osum.tasks import TaskTable
+from wenet_osum.tasks import TaskTable, load_tasks
 
 PAPER = {"osum_v2": "OSUM v2", "osum_v1": "OSUM v1", "qwen2_audio": "Qwen2-Audio"}
 TABLES = {"asr": "Speech recognition", "tasks": "Seven further tasks"}
@@ -80,3 +92,20 @@ def _row(where: str, name: str, given: Any, corpora: dict[str, str], tasks: Task
     if bool(row.corpus) != bool(row.subset):
         raise OsumError(where, "a corpus without subset, or the other way round", "give both or none")
     return row
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns 0 or raises OsumError."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", type=Path, help="YAML of the rows")
+    rows = read_rows(parser.parse_args(argv).rows, load_tasks())
+    for corpus, script in rows.corpora.items():
+        for subset, tasks in rows.subsets(corpus).items():
+            print("\t".join((corpus, script, subset, ",".join(tasks), rows.normalizer)))
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

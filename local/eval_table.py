@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """The tables of the OSUM paper with one's own figures beside them: printed, and written as JSON and Markdown.
 
-    python local/eval_table.py --list                  corpus, script, subset and its tasks: what eval.sh goes through
     python local/eval_table.py --checkpoint exp/tiny/final.pt --config exp/tiny/train.yaml \\
         --results exp/eval --given librispeech,aishell1
 
@@ -40,19 +39,13 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=Path, default=ROWS, help="YAML of the rows")
-    parser.add_argument(
-        "--list", action="store_true", help="print what has to be prepared and decoded, and end"
-    )
-    parser.add_argument("--checkpoint", default="", help="the model that was decoded with")
+    parser.add_argument("--checkpoint", required=True, help="the model that was decoded with")
     parser.add_argument("--config", help="its train.yaml; default: that of a model folder")
-    parser.add_argument("--results", type=Path, help="eval.sh's --dir")
+    parser.add_argument("--results", type=Path, required=True, help="eval.sh's --dir")
     parser.add_argument("--given", default="", help="corpora that were given, with commas between")
     parser.add_argument("--mode", default="llm_greedy", help="of decoding")
     parser.add_argument("--partial", action="store_true", help="the counts of the corpora were not checked")
-    args = parser.parse_args(argv)
-    if not args.list and not (args.results and args.checkpoint):
-        parser.error("give --list, or --results and --checkpoint")
-    return args
+    return parser.parse_args(argv)
 
 
 def find(scores: Mapping[str, Any], path: str) -> float | None:
@@ -74,7 +67,7 @@ def fill(row: Row, results: Path, given: Sequence[str]) -> dict[str, Any]:
     if row.corpus not in given:
         return {"state": "not given"}
     prepared = results / "data" / row.corpus
-    if prepared.is_dir() and not (prepared / row.subset).is_dir():
+    if prepared.is_dir() and not all((prepared / part).is_dir() for part in row.subset.split("+")):
         return {"state": "not there"}
     path = results / "decode" / row.corpus / row.subset / "scores.json"
     if not path.is_file():
@@ -91,8 +84,11 @@ def fill(row: Row, results: Path, given: Sequence[str]) -> dict[str, Any]:
     part = found
     for key in row.score.split(".")[:-1]:
         part = part.get(key) or {}
+    state = "measured" if value is not None else "undefined"
+    if "." in row.score and not part:
+        state = f"no {row.score.partition('.')[0]}"
     return {
-        "state": "measured" if value is not None else "undefined",
+        "state": state,
         "value": value,
         "interval": part.get("interval"),
         "counts": found["counts"],
@@ -182,13 +178,7 @@ def _how(row: Mapping[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns 0 or raises OsumError."""
     args = get_args(argv)
-    rows = read_rows(args.rows, load_tasks())
-    if args.list:
-        for corpus, script in rows.corpora.items():
-            for subset, tasks in rows.subsets(corpus).items():
-                print("\t".join((corpus, script, subset, ",".join(tasks), rows.normalizer)))
-        return 0
-    result = table_of(args, rows)
+    result = table_of(args, read_rows(args.rows, load_tasks()))
     text = markdown(result)
     with atomic_write(args.results / "eval.json") as f:
         json.dump(result, f, ensure_ascii=False, indent=2, allow_nan=False)

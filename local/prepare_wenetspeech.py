@@ -10,8 +10,8 @@ Layout (as the download script of github.com/wenet-e2e/WenetSpeech leaves it):
                                         "confidence": 1.0, "subsets": ["TEST_NET"]}, ...]}, ...]}
     audio/test_net/Y00000/Y0....opus
 
-Get it: https://wenet.org.cn/WenetSpeech (asks for an agreement, gives a password). Licence: CC BY 4.0 of the
-labels; the recordings stay their owners', for research. A segment may be in several subsets: S is part of M, M
+Get it: https://wenet.org.cn/WenetSpeech (asks for an agreement, gives a password). Licence: CC BY 4.0, for purposes
+that are not commercial; the recordings stay their owners'. A segment may be in several subsets: S is part of M, M
 of L. Nobody told the speakers. The JSON is read whole, some ten times its size in memory.
 Counts, of segments: 13,825 of DEV, 24,774 of TEST_NET, 8,370 of TEST_MEETING, as recipes count them; the
 makers tell hours (Zhang et al. 2022: 20, 23, 15; and 100, 1,000, 10,005 of S, M, L), so S, M and L have no
@@ -32,7 +32,7 @@ from wenet_osum.errors import OsumError, run_main
 CORPUS = Corpus(
     name="WenetSpeech",
     url="https://wenet.org.cn/WenetSpeech",
-    licence="CC BY 4.0, for research",
+    licence="CC BY 4.0, not for commerce",
     published={"TEST_NET": 24774, "TEST_MEETING": 8370, "DEV": 13825, "S": None, "M": None, "L": None},
 )
 NO_TRANSCRIPT = "no transcript"

@@ -52,7 +52,7 @@ case $allow_partial in true|false) ;; *) echo "error: $0: --allow_partial $allow
 [ -z "$corpora" ] || [ -d "$corpora" ] || { echo "error: $0: --corpora $corpora: no such folder" >&2; exit 1; }
 
 # $parts: what there is to do, a line a subset: corpus, script, subset, tasks, normaliser. $given: corpora that are there.
-todo=$(python local/eval_table.py --rows "$rows" --list)
+todo=$(python local/eval_rows.py "$rows")
 parts= given=
 while IFS=$'\t' read -r corpus script subset tasks normalizer; do
   root=${!corpus:-}
@@ -88,10 +88,15 @@ prepare() {  # a corpus once, with all subsets that are asked for
   keep "$dir/data/$1.root" "$(realpath "$6")" "give another --dir"
   if [ -d "$dir/data/$1" ]; then return; fi
   python "local/$2" "$6" "$dir/data/$1" $(if $allow_partial; then echo --allow_partial; fi) \
-    --subsets "$(awk -F'\t' -v corpus="$1" '$1 == corpus {printf "%s%s", comma, $3; comma = ","}' <<< "$todo")"
+    --subsets "$(awk -F'\t' -v corpus="$1" '$1 == corpus {printf "%s%s", comma, $3; comma = ","}' <<< "$todo" | tr + ,)"
 }
-make_list() {
-  if [ -d "$dir/data/$1/$3" ]; then osum make_raw_list --data_dir "$dir/data/$1/$3" "$dir/data/$1.$3.list"; fi
+make_list() {  # of a+b: of both together
+  local list=$dir/data/$1.$3.list subset
+  for subset in ${3//+/ }; do
+    if [ ! -d "$dir/data/$1/$subset" ]; then return; fi
+    osum make_raw_list --data_dir "$dir/data/$1/$subset" "$dir/data/$1.$subset.list"
+  done
+  if [[ $3 == *+* ]]; then for subset in ${3//+/ }; do cat "$dir/data/$1.$subset.list"; done > "$list"; fi
 }
 decode() {
   local out=$dir/decode/$1/$3 answers
