@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Kaldi dirs of AIR-Bench's chat part about speech: a recording, a question about it, a reference answer (STTC).
 
-    python local/prepare_air_bench.py AIR-Bench-Dataset data/air_bench --subsets speech_chat
+    python local/prepare_air_bench.py AIR-Bench-Dataset data/air_bench
 
 Layout (huggingface.co/datasets/qyang1021/AIR-Bench-Dataset, modelscope.cn/datasets/evalscope/AIR-Bench-Dataset):
 
@@ -21,8 +21,8 @@ paper does not tell how it asked (5.98 of 10 by GPT-3.5). An answer without the 
 
 Marks such as [laughter] are taken out of the texts. Items whose description holds no transcript are left out.
 
-Subsets: speech_QA (one speaker), speech_dialogue_QA (two), and speech_chat, which is both, the "speech" of the
-makers' and the paper's tables. The other six tasks of Chat_meta.json are about sounds and music and are passed over.
+Subsets: speech_QA (one speaker) and speech_dialogue_QA (two), which the makers' and the paper's tables count
+together as "speech". The other six tasks of Chat_meta.json are about sounds and music and are passed over.
 
 Counts: 400 of speech_QA and 400 of speech_dialogue_QA (as evalscope's documentation counts them; the makers tell
 about 2,000 items in all). Of the description two forms are known, IEMOCAP's and Fisher's; those of Common Voice and
@@ -46,9 +46,8 @@ CORPUS = Corpus(
     name="AIR-Bench (chat, speech)",
     url="https://huggingface.co/datasets/qyang1021/AIR-Bench-Dataset",
     licence="Apache-2.0; each recording under that of its corpus",
-    published={"speech_chat": 800, "speech_QA": 400, "speech_dialogue_QA": 400},
+    published={"speech_QA": 400, "speech_dialogue_QA": 400},
 )
-TASKS = ("speech_QA", "speech_dialogue_QA")
 KEYS = ("task_name", "dataset_name", "path", "question", "answer_gt", "meta_info", "uniq_id")
 NO_TRANSCRIPT = "no transcript in its description"
 NO_ANSWER = "no reference answer, or one with '<' or '>', which are kept for tags"
@@ -88,16 +87,15 @@ def transcript_of(description: str) -> str:
         except (ValueError, SyntaxError):
             return ""
     turns = content if isinstance(content, list) else [content]
-    said = [str(turn.get("transcription", "")) for turn in turns if isinstance(turn, dict)]
+    said = [str(turn.get("transcription") or "") for turn in turns if isinstance(turn, dict)]
     return " ".join(re.sub(r"\[[^\]]*\]", " ", " ".join(said)).split())
 
 
 def collect(root: Path, found: Found) -> None:
-    """One of the two tasks, or both."""
+    """One of the two tasks."""
     chat = root if root.name == "Chat" else root / "Chat"
     for where, item in read_items(chat / "Chat_meta.json"):
-        task = item["task_name"]
-        if task not in TASKS or found.subset not in ("speech_chat", task):
+        if item["task_name"] != found.subset:
             continue
         corpus, description, answer = item["dataset_name"], str(item["meta_info"]), str(item["answer_gt"])
         key = f"{corpus}-{item['uniq_id']}"
@@ -107,7 +105,7 @@ def collect(root: Path, found: Found) -> None:
         elif not answer.strip() or set("<>") & set(answer):
             found.leave_out(key, NO_ANSWER)
         else:
-            wav = str(chat / f"{task}_{corpus}" / str(item["path"]))
+            wav = str(chat / f"{found.subset}_{corpus}" / str(item["path"]))
             more = {"utt2question": str(item["question"]), "utt2description": description}
             found.add(Utterance(key, wav, text, lang="en", reply=answer, more=more), where)
 

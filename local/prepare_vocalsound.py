@@ -102,7 +102,8 @@ def collect(root: Path, found: Found) -> None:
     if not path.is_file():
         raise NotThere(str(path), "no such file", f"unpack the whole of {CORPUS.url} there")
     audio = next((root / d for d in ("audio_16k", "audio_44k") if (root / d).is_dir()), root / "audio_16k")
-    ages = read_ages(root / "meta" / "all_meta.csv")
+    meta = root / "meta" / "all_meta.csv"
+    ages = read_ages(meta) if meta.is_file() or not found.partial else {}
     for where, name in read_names(path):
         match = _NAME.fullmatch(Path(name).stem)
         if not match:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from corpus_miniatures import write_audio, write_lines
+from helpers import command, one_error_line
 
 ESC50 = (
     *("dog", "rooster", "pig", "cow", "frog", "cat", "hen", "insects", "sheep", "crow"),
@@ -24,6 +27,31 @@ VOCALSOUND = ("cough", "laughter", "sigh", "sneeze", "sniff", "throatclearing")
 MELD = ("neutral", "joy", "sadness", "anger", "surprise", "fear", "disgust")
 MER2023 = ("neutral", "angry", "happy", "sad", "worried", "surprise")
 CREMA_D = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
+
+
+class Refused:
+    """Runs a script that must end on one error line and leave nothing behind; gives that line."""
+
+    def __init__(self, script: ModuleType, capsys: pytest.CaptureFixture[str], root: Path, out: Path):
+        self.script, self.capsys, self.root, self.out = script, capsys, root, out
+
+    def __call__(self, *more: str) -> str:
+        assert command(self.script.main, self.root, self.out, *more) == 1
+        assert not self.out.exists() and not list(self.out.parent.glob(".out*"))
+        return one_error_line(self.capsys.readouterr().err)
+
+
+def prepare(script: ModuleType, root: Path, out: Path, *more: str) -> None:
+    assert command(script.main, root, out, "--allow_partial", *more) == 0
+
+
+def table(path: Path) -> dict[str, str]:
+    return dict(line.split(" ", 1) for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def count_as(monkeypatch: pytest.MonkeyPatch, script: ModuleType, **published: int) -> None:
+    """Let the miniature's counts be the published ones."""
+    monkeypatch.setattr(script, "CORPUS", dataclasses.replace(script.CORPUS, published=published))
 
 
 def write_json(path: Path, content: Any) -> Path:

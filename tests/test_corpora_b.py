@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections import Counter
@@ -12,7 +11,7 @@ from types import ModuleType
 import label_miniatures as mini
 import pytest
 from corpus_miniatures import assert_valid, dir_text, rows_of, write_lines
-from helpers import command, one_error_line
+from label_miniatures import Refused, count_as, prepare, table
 
 from wenet_osum.tasks import load_tasks
 
@@ -40,31 +39,6 @@ def out(tmp_path: Path) -> Path:
 @pytest.fixture
 def ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mini.stand_in_ffmpeg(tmp_path / "bin", monkeypatch)
-
-
-class Refused:
-    """Runs a script that must end on one error line and leave nothing behind; gives that line."""
-
-    def __init__(self, script: ModuleType, capsys: pytest.CaptureFixture[str], root: Path, out: Path):
-        self.script, self.capsys, self.root, self.out = script, capsys, root, out
-
-    def __call__(self, *more: str) -> str:
-        assert command(self.script.main, self.root, self.out, *more) == 1
-        assert not self.out.exists() and not list(self.out.parent.glob(".out*"))
-        return one_error_line(self.capsys.readouterr().err)
-
-
-def prepare(script: ModuleType, root: Path, out: Path, *more: str) -> None:
-    assert command(script.main, root, out, "--allow_partial", *more) == 0
-
-
-def table(path: Path) -> dict[str, str]:
-    return dict(line.split(" ", 1) for line in path.read_text(encoding="utf-8").splitlines())
-
-
-def count_as(monkeypatch: pytest.MonkeyPatch, script: ModuleType, **published: int) -> None:
-    """Let the miniature's counts be the published ones."""
-    monkeypatch.setattr(script, "CORPUS", dataclasses.replace(script.CORPUS, published=published))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.__name__)
@@ -197,6 +171,8 @@ def test_corpus_layout_vocalsound_broken(
     assert "all_meta.csv:2: cannot read 'what is this'" in refused()
     meta.unlink()
     assert "all_meta.csv: no such file" in refused()
+    prepare(prepare_vocalsound, root, tmp_path / "ageless", "--subsets", "test")
+    assert not (tmp_path / "ageless/test/spk2age").exists()
     write_lines(meta, "f0011,female,61,Here")
     for wav, said in (
         ("/d/f0011_0_hiccup.wav", "item 1: unknown event 'hiccup'; known are 'laughter'"),
@@ -450,15 +426,14 @@ def test_corpus_layout_air_bench(tmp_path: Path, out: Path, capsys: pytest.Captu
     }
     assert json.loads(description.removeprefix("fisher-2 "))[0]["speaker"] == "speaker 1"
     assert (out / "speech_QA/text").read_text() == "iemocap-0 I can't go.\n"
-    assert table(out / "speech_chat/text") == {"fisher-2": "is it yours no", "iemocap-0": "I can't go."}
-    assert [row for row in rows_of(out / "left_out.tsv") if row[0] != "speech_chat"] == [
+    assert rows_of(out / "left_out.tsv") == [
         ["speech_QA", "common_voice_en-1", "utterance", "no transcript in its description"],
         [
             *("speech_dialogue_QA", "spokenwoz-3", "utterance"),
             "no reference answer, or one with '<' or '>', which are kept for tags",
         ],
     ]
-    for subset in ("speech_chat", "speech_QA", "speech_dialogue_QA"):
+    for subset in ("speech_QA", "speech_dialogue_QA"):
         assert_valid(out / subset)
     assert "speech_QA: 1 of 2 items used; 400 are published" in capsys.readouterr().out
     again = tmp_path / "again"
@@ -471,7 +446,7 @@ def test_corpus_layout_air_bench_broken(
 ) -> None:
     root = mini.air_bench(tmp_path / "air")
     refused = Refused(prepare_air_bench, capsys, root, out)
-    assert "speech_chat has 4 items, not 800, speech_QA has 2 items, not 400" in refused()
+    assert "speech_QA has 2 items, not 400, speech_dialogue_QA has 2 items, not 400" in refused()
     count_as(monkeypatch, prepare_air_bench, speech_QA=2)
     (root / "Chat/speech_QA_iemocap/a.wav").unlink()
     assert "Chat_meta.json: item 1: no audio file" in refused()
@@ -490,7 +465,14 @@ def test_corpus_layout_air_bench_broken(
 
 @pytest.mark.parametrize(
     ("description", "text"),
-    [("rain", ""), ("{'a': ", ""), ("['x']", ""), ("[]", ""), ('{"transcription": "go  on"}', "go on")],
+    [
+        ("rain", ""),
+        ("{'a': ", ""),
+        ("['x']", ""),
+        ("[]", ""),
+        ('[{"transcription": null}]', ""),
+        ('{"transcription": "go  on"}', "go on"),
+    ],
 )
 def test_corpus_layout_air_bench_description(description: str, text: str) -> None:
     assert prepare_air_bench.transcript_of(description) == text
