@@ -67,7 +67,7 @@ def fill(row: Row, results: Path, given: Sequence[str]) -> dict[str, Any]:
     if row.corpus not in given:
         return {"state": "not given"}
     prepared = results / "data" / row.corpus
-    if prepared.is_dir() and not all((prepared / part).is_dir() for part in row.subset.split("+")):
+    if prepared.is_dir() and not (prepared / row.subset).is_dir():
         return {"state": "not there"}
     path = results / "decode" / row.corpus / row.subset / "scores.json"
     if not path.is_file():

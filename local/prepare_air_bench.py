@@ -21,8 +21,8 @@ paper does not tell how it asked (5.98 of 10 by GPT-3.5). An answer without the 
 
 Marks such as [laughter] are taken out of the texts. Items whose description holds no transcript are left out.
 
-Subsets: speech_QA (one speaker) and speech_dialogue_QA (two), which the makers' and the paper's tables count
-together as "speech". The other six tasks of Chat_meta.json are about sounds and music and are passed over.
+Subsets: speech_QA (one speaker), speech_dialogue_QA (two), and speech, both together, as the makers' and the
+paper's tables count them. The other six tasks of Chat_meta.json are about sounds and music and are passed over.
 
 Counts: 400 of speech_QA and 400 of speech_dialogue_QA (as evalscope's documentation counts them; the makers tell
 about 2,000 items in all). Of the description two forms are known, IEMOCAP's and Fisher's; those of Common Voice and
@@ -46,8 +46,9 @@ CORPUS = Corpus(
     name="AIR-Bench (chat, speech)",
     url="https://huggingface.co/datasets/qyang1021/AIR-Bench-Dataset",
     licence="Apache-2.0; each recording under that of its corpus",
-    published={"speech_QA": 400, "speech_dialogue_QA": 400},
+    published={"speech": 800, "speech_QA": 400, "speech_dialogue_QA": 400},
 )
+TASKS = {"speech": ("speech_QA", "speech_dialogue_QA")}
 KEYS = ("task_name", "dataset_name", "path", "question", "answer_gt", "meta_info", "uniq_id")
 NO_TRANSCRIPT = "no transcript in its description"
 NO_ANSWER = "no reference answer, or one with '<' or '>', which are kept for tags"
@@ -92,10 +93,11 @@ def transcript_of(description: str) -> str:
 
 
 def collect(root: Path, found: Found) -> None:
-    """One of the two tasks."""
+    """One of the two tasks, or both."""
     chat = root if root.name == "Chat" else root / "Chat"
     for where, item in read_items(chat / "Chat_meta.json"):
-        if item["task_name"] != found.subset:
+        task = item["task_name"]
+        if task not in TASKS.get(found.subset, (found.subset,)):
             continue
         corpus, description, answer = item["dataset_name"], str(item["meta_info"]), str(item["answer_gt"])
         key = f"{corpus}-{item['uniq_id']}"
@@ -105,7 +107,7 @@ def collect(root: Path, found: Found) -> None:
         elif not answer.strip() or set("<>") & set(answer):
             found.leave_out(key, NO_ANSWER)
         else:
-            wav = str(chat / f"{found.subset}_{corpus}" / str(item["path"]))
+            wav = str(chat / f"{task}_{corpus}" / str(item["path"]))
             more = {"utt2question": str(item["question"]), "utt2description": description}
             found.add(Utterance(key, wav, text, lang="en", reply=answer, more=more), where)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -35,6 +36,7 @@ from corpora.kaldi_dir import write_kaldi_dir
 
 from wenet_osum.errors import OsumError
 
+LOCAL = Path(prepare_librispeech.__file__).parent
 SCRIPTS = [
     prepare_librispeech,
     prepare_aishell1,
@@ -280,9 +282,9 @@ def test_corpus_layout_wenetspeech_broken(
     (root / "audio/test_net/Y00000/Y0000000001_a.opus").unlink()
     assert "WenetSpeech.json: Y0000000001_a_S00000: no audio file" in failing()
     content = json.loads(path.read_text("utf-8"))
-    del content["audios"][0]["segments"][1]["text"]
+    del content["audios"][0]["segments"][0]["text"]
     write_lines(path, json.dumps(content))
-    assert "WenetSpeech.json: audio 1: malformed (KeyError('text'))" in failing().replace("no audio", "")
+    assert "WenetSpeech.json: audio 1: malformed (KeyError('text'))" in failing()
     write_lines(path, "[]")
     assert "has no list 'audios'" in failing()
     write_lines(path, '{"audios": [')
@@ -375,12 +377,19 @@ def test_corpus_layout_every_official_label_has_a_value_or_a_cause(script: Modul
     for name, table in script.CORPUS.labels.items():
         for official, value in table.items():
             assert value.why if isinstance(value, Out) else value in fields[name].values, official
-    doc = script.__doc__ or ""
-    assert (
-        script.CORPUS.licence.split(",")[0] in doc and "Get it" in doc
-    ) or "commonvoice.mozilla.org" in doc
-    for count in filter(None, script.CORPUS.published.values()):
-        assert count > 0
+
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs/corpora.md").read_text(encoding="utf-8")
+ALL_SCRIPTS = sorted({path.stem for path in LOCAL.glob("prepare_*.py")} - {"prepare_asterisk"})
+
+
+@pytest.mark.parametrize("name", ALL_SCRIPTS)
+def test_corpus_layout_page_tells_what_the_script_knows(name: str) -> None:
+    corpus = importlib.import_module(name).CORPUS
+    (line,) = (line for line in PAGE.splitlines() if f"`{name}.py`" in line)
+    assert line.startswith(f"| {corpus.name.split(' (')[0]}") and "http" in line
+    for subset, count in corpus.published.items():
+        assert count is None or f"{count:,}" in line, subset
 
 
 OFFICIAL = {

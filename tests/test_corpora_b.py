@@ -412,7 +412,7 @@ def test_corpus_layout_crema_d_broken(
 
 def test_corpus_layout_air_bench(tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = mini.air_bench(tmp_path / "AIR-Bench-Dataset")
-    prepare(prepare_air_bench, root, out)
+    prepare(prepare_air_bench, root, out, "--subsets", "speech_QA,speech_dialogue_QA")
     files = dir_text(out / "speech_dialogue_QA", root)
     description = files.pop("utt2description")
     assert files == {
@@ -439,6 +439,9 @@ def test_corpus_layout_air_bench(tmp_path: Path, out: Path, capsys: pytest.Captu
     again = tmp_path / "again"
     prepare(prepare_air_bench, root / "Chat", again)
     assert dir_text(again / "speech_QA", root) == dir_text(out / "speech_QA", root)
+    both = "fisher-2 is it yours no\niemocap-0 I can't go.\n"
+    assert (again / "speech/text").read_text() == both
+    assert_valid(again / "speech")
 
 
 def test_corpus_layout_air_bench_broken(
@@ -446,8 +449,8 @@ def test_corpus_layout_air_bench_broken(
 ) -> None:
     root = mini.air_bench(tmp_path / "air")
     refused = Refused(prepare_air_bench, capsys, root, out)
-    assert "speech_QA has 2 items, not 400, speech_dialogue_QA has 2 items, not 400" in refused()
-    count_as(monkeypatch, prepare_air_bench, speech_QA=2)
+    assert "speech has 4 items, not 800, speech_QA has 2 items, not 400, speech_dialogue_QA has" in refused()
+    count_as(monkeypatch, prepare_air_bench, speech=4, speech_QA=2)
     (root / "Chat/speech_QA_iemocap/a.wav").unlink()
     assert "Chat_meta.json: item 1: no audio file" in refused()
     meta = root / "Chat/Chat_meta.json"

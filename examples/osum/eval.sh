@@ -38,7 +38,7 @@ dtype=                 # the config's
 nproc_per_node=1       # processes that decode, one a GPU
 num_threads=1          # threads of each on CPU
 num_workers=0          # data workers of each; on GPU take a few
-score_options=         # further ones of osum score, such as those of the judge of spoken answers
+score_options=         # further ones of osum score, such as '--judge URL --judge_model NAME' for air_bench
 
 options=               # end of what the command line may set
 . ./parse_options.sh
@@ -88,15 +88,10 @@ prepare() {  # a corpus once, with all subsets that are asked for
   keep "$dir/data/$1.root" "$(realpath "$6")" "give another --dir"
   if [ -d "$dir/data/$1" ]; then return; fi
   python "local/$2" "$6" "$dir/data/$1" $(if $allow_partial; then echo --allow_partial; fi) \
-    --subsets "$(awk -F'\t' -v corpus="$1" '$1 == corpus {printf "%s%s", comma, $3; comma = ","}' <<< "$todo" | tr + ,)"
+    --subsets "$(awk -F'\t' -v corpus="$1" '$1 == corpus {printf "%s%s", comma, $3; comma = ","}' <<< "$todo")"
 }
-make_list() {  # of a+b: of both together
-  local list=$dir/data/$1.$3.list subset
-  for subset in ${3//+/ }; do
-    if [ ! -d "$dir/data/$1/$subset" ]; then return; fi
-    osum make_raw_list --data_dir "$dir/data/$1/$subset" "$dir/data/$1.$subset.list"
-  done
-  if [[ $3 == *+* ]]; then for subset in ${3//+/ }; do cat "$dir/data/$1.$subset.list"; done > "$list"; fi
+make_list() {
+  if [ -d "$dir/data/$1/$3" ]; then osum make_raw_list --data_dir "$dir/data/$1/$3" "$dir/data/$1.$3.list"; fi
 }
 decode() {
   local out=$dir/decode/$1/$3 answers
@@ -111,7 +106,7 @@ decode() {
 }
 score() {
   if [ ! -f "$dir/decode/$1/$3/decoded" ]; then return; fi
-  osum score --data "$dir/data/$1.$3.list" --decode_dir "$dir/decode/$1/$3" --mode "$decode_mode" --normalizer "$5" \
+  osum score --data "$dir/data/$1/$3" --decode_dir "$dir/decode/$1/$3" --mode "$decode_mode" --normalizer "$5" \
     --output "$dir/decode/$1/$3/scores.json" $score_options
 }
 
