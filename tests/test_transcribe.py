@@ -205,7 +205,7 @@ def test_the_configs_channel_is_heard(tmp_path: Path, channel: int | None):
     conf = {**DATASET_DEFAULTS, "singal_channel_conf": {"channel": channel}}
     (piece,) = loop._listen(loop._Open(recording), conf, 30.0, "energy")
     wave = {0: left, 1: right, None: (left + right) / 2}[channel]
-    assert (piece.feats - loop.features(wave.astype(np.float32), conf)).abs().max() < 1e-5
+    assert (piece.feats - loop.features(wave.astype(np.float32), conf)).abs().max() < 1e-3
 
 
 # ---- what goes in --------------------------------------------------------------------------------
