@@ -92,6 +92,7 @@ def fill(row: Row, results: Path, given: Sequence[str]) -> dict[str, Any]:
         "value": value,
         "interval": part.get("interval"),
         "counts": found["counts"],
+        **({"judge": part["model"]} if "model" in part else {}),
         "beside": {name: number for name, number in beside.items() if number is not None},
     }
 
@@ -170,6 +171,8 @@ def _how(row: Mapping[str, Any]) -> str:
             f"{counts['utterances']} utterances, {counts['missing']} without an answer (errors), "
             f"{counts['unparseable']} with one that cannot be read"
         )
+    if "judge" in row:
+        parts.append(f"judged by {row['judge']}")
     if row.get("beside"):
         parts.append(", ".join(f"{name} {value:.2f}" for name, value in row["beside"].items()))
     return f"- {row['name']}: " + "; ".join([*parts, *filter(None, [row["note"]])])

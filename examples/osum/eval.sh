@@ -91,7 +91,8 @@ prepare() {  # a corpus once, with all subsets that are asked for
     --subsets "$(awk -F'\t' -v corpus="$1" '$1 == corpus {printf "%s%s", comma, $3; comma = ","}' <<< "$todo")"
 }
 make_list() {
-  if [ -d "$dir/data/$1/$3" ]; then osum make_raw_list --data_dir "$dir/data/$1/$3" "$dir/data/$1.$3.list"; fi
+  if [ -f "$dir/data/$1.$3.list" ] || [ ! -d "$dir/data/$1/$3" ]; then return; fi
+  osum make_raw_list --data_dir "$dir/data/$1/$3" "$dir/data/$1.$3.list"
 }
 decode() {
   local out=$dir/decode/$1/$3 answers
