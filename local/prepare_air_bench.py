@@ -14,10 +14,10 @@ Licence: Apache-2.0 for the benchmark (Yang et al., ACL 2024); the recordings ar
 and SpokenWOZ, each under its own.
 
 The question is written and not spoken: a model is asked it beside the recording. So ``text`` is what is said there,
-by the description that comes with it; ``utt2reply`` is the reference answer; and two further files, which training
-and decoding do not read, have what a judge needs: ``utt2question``, and ``utt2description``, the description that
-the makers show theirs. OSUM's task STTC answers a speaker and hears no question beside; its paper does not tell how
-it asked (5.98 of 10 by GPT-3.5). An answer without the question answers something else.
+by the description that comes with it; ``utt2reply`` is the reference answer; ``utt2question`` is put to the model in
+place of the task's own words, and shown to a judge; so is ``utt2description``, the description that the makers show
+theirs, which nothing else reads. OSUM's task STTC answers a speaker and knows no question beside; its paper does not
+tell how it asked (5.98 of 10 by GPT-3.5).
 
 Marks such as [laughter] are taken out of the texts. Items whose description holds no transcript are left out.
 

@@ -192,6 +192,18 @@ def test_a_question_has_hotwords_a_language_and_other_words(model: Any, tokenize
     assert words(prompt="what is it", hotwords=["ada"]) == letters("what is it Hotwords: ada.")
 
 
+def test_an_utterance_has_a_question_of_its_own(model: Any, tokenizer: BaseTokenizer) -> None:
+    """It stands in place of the task's where the task has a reply, and nowhere else."""
+    batch, own = batch_of([60, 60], 5), "what does ada say"
+    plain = answerer(model, tokenizer).answer(batch, ["ser", "sttc"])
+    asked = answerer(model, tokenizer, prompt=own).answer(batch, ["sttc"])["sttc"]
+    found = answerer(model, tokenizer).answer({**batch, "questions": [None, own]}, ["ser", "sttc"])
+    assert [a.text for a in found["ser"]] == [a.text for a in plain["ser"]]
+    assert found["sttc"][0].text == plain["sttc"][0].text
+    alone = answerer(model, tokenizer).answer({**batch, "questions": [own, own]}, ["sttc"])["sttc"]
+    assert [a.text for a in alone] == [a.text for a in asked]
+
+
 def test_what_does_not_go_with_a_draft_is_said(model: Any, tokenizer: BaseTokenizer) -> None:
     for how in ({"mode": "llm_beam"}, {"search": Search(do_sample=True)}):
         with pytest.raises(OsumError, match="greedy"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,18 @@ def test_example_holds_features_prompt_and_answer(tmp_path: Path, tokenizer: Cha
     assert (got["key"], got["task"]) == ("u01", "ser")
 
 
+def test_a_question_of_its_own_is_the_prompt_where_there_is_a_reply(tmp_path: Path, tokenizer: CharTokenizer):
+    path = write_corpus(tmp_path / "data", count=1)
+    own = "is the door open"
+    rows = [{**json.loads(line), "question": own} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dataset = dataset_of(path, tokenizer)
+    assert dataset.example(Item(0, "sttc", 0))["prompt"].tolist() == tokenizer.encode(own)
+    asr = dataset.example(Item(0, "asr", 0))
+    assert asr["prompt"].tolist() == tokenizer.encode(TABLE["asr"].prompt("en", 0))
+    assert collate([asr])["questions"] == [own]
+
+
 def test_prompt_follows_style_and_language(tmp_path: Path, tokenizer: CharTokenizer):
     path = write_corpus(tmp_path / "data", count=1)
 
@@ -314,7 +327,14 @@ def test_collate_pads_with_wenets_values():
     def example(key: str, frames: int, ids: list[int]) -> dict[str, Any]:
         tensors = {name: torch.tensor(ids) for name in ("prompt", "target", "ctc_target")}
         tensors["target_weights"] = torch.ones(len(ids) + 1)
-        return {"key": key, "task": "asr", "lang": "zh", "feats": torch.ones(frames, 2), **tensors}
+        return {
+            "key": key,
+            "task": "asr",
+            "lang": "zh",
+            "question": None,
+            "feats": torch.ones(frames, 2),
+            **tensors,
+        }
 
     batch = collate([example("a", 3, [5]), BadUtterance("x", "nan", "why"), example("b", 1, [6, 7])])
     assert batch["keys"] == ["a", "b"] and batch["feats_lengths"].tolist() == [3, 1]

@@ -37,6 +37,7 @@ def test_every_file(tmp_path: Path) -> None:
         utt2gender="c female\n",
         utt2age="a 30\nb child\n",
         utt2reply="a And hello to you.\n",
+        utt2question="a Who greets?\n",
         ctm=";; made by hand\na 1 0.1 0.2 Hello\na 1 0.4 0.30 World 0.99\na 1 0.7 0.1 <eps>\n",
     )
     assert read_data_dir(data, TASKS) == [
@@ -62,6 +63,7 @@ def test_every_file(tmp_path: Path) -> None:
             "gender": "female",
             "age": "adult",
             "reply": "And hello to you.",
+            "question": "Who greets?",
             "align": [[0.1, 0.3, "Hello"], [0.4, 0.7, "World"]],
         },
         # Nothing is said in c; the utterance's own label goes before its speaker's.

@@ -28,7 +28,7 @@ class Utterance:
             OSUM's value; said of the utterance.
         of_speaker: the same, said of the speaker (``gender``, ``age``).
         reply: the answer to a spoken question.
-        more: further file of the data dir -> its value, such as ``utt2question``; training reads none of them.
+        more: further file of the data dir -> its value, such as ``utt2question``.
         recording: id of the long recording that it is a part of, with ``start`` and ``end`` in seconds.
     """
 

@@ -21,7 +21,7 @@ def collate(examples: list[dict[str, Any] | BadUtterance], pack: bool = False) -
         pack: the frames of all utterances in one row, without padding.
 
     Returns:
-        ``keys``, ``tasks``, ``langs`` lists; ``feats`` (B, T, F) padded with 0, or with ``pack`` (sum of T, F);
+        ``keys``, ``tasks``, ``langs``, ``questions`` (None where there is no own one) lists; ``feats`` (B, T, F) padded with 0, or with ``pack`` (sum of T, F);
         ``feats_lengths`` (B,); ``target``, ``prompt``, ``ctc_target`` (B, n) padded with -1, ``target_lengths``
         (B,); ``target_weights`` (B, n + 1) padded with 0: the answer's and its end's share in the loss;
         ``skipped``: what could not be read, as ``{"key", "cause", "detail"}``. Without a good example only ``keys``,
@@ -34,7 +34,7 @@ def collate(examples: list[dict[str, Any] | BadUtterance], pack: bool = False) -
     if not good:
         return {"keys": [], "skipped": skipped}
     batch: Batch = {"skipped": skipped}
-    for name, plural in (("key", "keys"), ("task", "tasks"), ("lang", "langs")):
+    for name, plural in (("key", "keys"), ("task", "tasks"), ("lang", "langs"), ("question", "questions")):
         batch[plural] = [e[name] for e in good]
     feats = [e["feats"] for e in good]
     batch["feats"] = torch.cat(feats) if pack else pad_sequence(feats, batch_first=True)

@@ -18,7 +18,7 @@ from wenet_osum.dataset.plan import Item, Plan, plan_epoch
 from wenet_osum.errors import BadUtterance
 from wenet_osum.registry import DATASETS
 from wenet_osum.tasks import Task, TaskTable
-from wenet_osum.tasks.prompts import language_of, prompt_text
+from wenet_osum.tasks.prompts import language_of, prompt_text, question_of
 from wenet_osum.text.normalize import process_text
 
 
@@ -113,6 +113,10 @@ class OsumDataset(Dataset[Any]):
         text = target_text(sample, task, self.conf["time_step"]) if task.supported_by(sample) else ""
         transcript = transcript_of(sample, task, text)
         encode = self.tokenizer.encode
+        question = question_of(sample, task)
+        prompt = (
+            encode(question) if question else self.encode_prompt(prompt_text(task, lang, prompts, number))
+        )
         target = torch.tensor(encode(text), dtype=torch.long)
         # Slower speech has later times, which may take more tokens than there is room for.
         if self.augmentation and speed != 1 and len(target) > self.conf["filter_conf"]["token_max_length"]:
@@ -120,14 +124,13 @@ class OsumDataset(Dataset[Any]):
         return {
             "key": sample["key"],
             "feats": feats,
-            "prompt": torch.tensor(
-                self.encode_prompt(prompt_text(task, lang, prompts, number)), dtype=torch.long
-            ),
+            "prompt": torch.tensor(prompt, dtype=torch.long),
             "target": target,
             "target_weights": target_weights(task, text, len(target), encode, self.conf["label_weight"]),
             "ctc_target": torch.tensor(encode(transcript), dtype=torch.long),
             "task": task.name,
             "lang": lang,
+            "question": sample.get("question"),
         }
 
     def encode_prompt(self, text: str) -> list[int]:

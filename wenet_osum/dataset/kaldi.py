@@ -106,7 +106,8 @@ def load_data_dir(path: str | Path, tasks: TaskTable, on_fault: OnFault) -> Data
         on_fault(Fault(f"{data.path / 'wav.scp'}", "no such file", "every data dir needs a wav.scp"))
         return data
     fields = list(tasks.fields.values())
-    by_utterance = ["text", "utt2dur", "utt2spk", "utt2lang", *(f.file for f in fields), "utt2reply"]
+    by_utterance = ["text", "utt2dur", "utt2spk", "utt2lang", *(f.file for f in fields)]
+    by_utterance += ["utt2reply", "utt2question"]
     others = [
         "wav.scp",
         "segments",
@@ -141,8 +142,9 @@ def load_data_dir(path: str | Path, tasks: TaskTable, on_fault: OnFault) -> Data
     speakers = _speakers(data, on_fault)
     for label_field in fields:
         _add_labels(data, label_field, speakers, on_fault)
-    for key, entry in data.table("utt2reply").items():
-        data.samples[key]["reply"] = entry.value
+    for name in ("reply", "question"):
+        for key, entry in data.table(f"utt2{name}").items():
+            data.samples[key][name] = entry.value
     for key, words in data.ctm.items():
         data.samples[key]["align"] = [[w.start, w.end, w.word] for w in words]
     return data

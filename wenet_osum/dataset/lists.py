@@ -20,7 +20,7 @@ from wenet_osum.fileio import atomic_write, read_lines
 UNTRANSCRIBED = "untranscribed"
 
 # WeNet's keys first, in its order; what is not here follows in the order of its name.
-_STRINGS = ("speaker", "lang", "task", "event", "emotion", "style", "gender", "age", "reply")
+_STRINGS = ("speaker", "lang", "task", "event", "emotion", "style", "gender", "age", "reply", "question")
 _RANK = {
     name: i for i, name in enumerate(("key", "wav", "txt", "start", "end", "duration", *_STRINGS, "align"))
 }

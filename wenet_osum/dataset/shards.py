@@ -37,7 +37,7 @@ JSON_SUFFIXES = frozenset(("align", "extra"))
 # OSUM's reader knows these; they stand in its writer's order.
 _FIELD_ORDER = (
     *("task", "lang", "speaker", "duration", "event", "emotion", "style", "gender", "age"),
-    *("reply", "align", "extra"),
+    *("reply", "question", "align", "extra"),
 )
 _OWN_MEMBER = re.compile("[A-Za-z0-9_]+")
 _RESERVED = AUDIO_SUFFIXES | {"txt", "json", "key"}

@@ -185,7 +185,8 @@ class Answerer:
     ) -> None:
         """Write the answers into ``questions``. ``known``: the transcript of each utterance of the batch."""
         whole, heard = heard, heard.rows(torch.tensor([q.row for q in questions], device=self.device))
-        prompts = [self.prompt_ids(q.task, batch["langs"][q.row]) for q in questions]
+        own = batch.get("questions") or [None] * len(batch["keys"])
+        prompts = [self.prompt_ids(q.task, batch["langs"][q.row], own[q.row]) for q in questions]
         prompt = pad_sequence(prompts, batch_first=True, padding_value=IGNORE_ID).to(self.device)
         if not self.constrain:
             longest = [self.longest(q.task, True) for q in questions]
@@ -323,16 +324,19 @@ class Answerer:
 
     # --- what a question is made of ---
 
-    def prompt_ids(self, task: Task, lang: str) -> Tensor:
-        """(n,) ids of the question."""
+    def prompt_ids(self, task: Task, lang: str, own: str | None = None) -> Tensor:
+        """(n,) ids of the question; ``own``: the utterance's, for a task with a reply."""
         conf = {**self.conf["prompt_conf"], "lang": self.lang} if self.lang else self.conf["prompt_conf"]
-        if self.prompt:
-            text = with_hotwords(self.prompt, conf["lang"] if conf["lang"] != "auto" else lang, self.hotwords)
+        if given := self.prompt or (own if task.reply else None):
+            text = with_hotwords(given, conf["lang"] if conf["lang"] != "auto" else lang, self.hotwords)
         else:
             text = prompt_text(task, lang, conf, 0, self.hotwords)
-        if text not in self.prompts:
-            self.prompts[text] = torch.tensor(self.tokenizer.encode(text), dtype=torch.long)
-        return self.prompts[text]
+        if text in self.prompts:
+            return self.prompts[text]
+        ids = torch.tensor(self.tokenizer.encode(text), dtype=torch.long)
+        if own is None:  # the others are few
+            self.prompts[text] = ids
+        return ids
 
     def combinations(self, task: Task) -> tuple[list[list[int]], list[dict[str, str]]]:
         if not task.fields:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wenet_osum.tasks.task import Task
@@ -18,6 +18,12 @@ def prompt_text(task: Task, lang: str, conf: dict[str, Any], index: int, hotword
     lang = lang if conf["lang"] == "auto" else conf["lang"]
     text = task.tag if conf["style"] == "tag" else task.prompt(lang, index)
     return with_hotwords(text, lang, hotwords)
+
+
+def question_of(sample: Mapping[str, Any], task: Task) -> str | None:
+    """The utterance's own question in place of the task's: a task with a reply answers what is asked in writing
+    about a recording, if there is such a question (``utt2question``), else what is asked in it."""
+    return sample.get("question") if task.reply else None
 
 
 def with_hotwords(text: str, lang: str, hotwords: Sequence[str]) -> str:

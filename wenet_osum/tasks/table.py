@@ -16,7 +16,20 @@ from wenet_osum.text.normalize import process_text
 BUILT_IN = Path(__file__).with_name("tasks.yaml")
 _TASK_KEYS = {"tag", "prompts", "label"}
 _SAMPLE_KEYS = (
-    *("key", "wav", "txt", "start", "end", "duration", "speaker", "lang", "task", "reply", "align"),
+    *(
+        "key",
+        "wav",
+        "txt",
+        "start",
+        "end",
+        "duration",
+        "speaker",
+        "lang",
+        "task",
+        "reply",
+        "question",
+        "align",
+    ),
     *("untranscribed", "tar", "offset", "size"),
 )
 _LABEL_KEYS = {"name", "atom", "file", "spk_file", "values", "aliases", "ranges"}

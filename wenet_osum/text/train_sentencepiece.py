@@ -66,6 +66,7 @@ def training_lines(
             texts = [
                 sample.get("txt"),
                 sample.get("reply"),
+                sample.get("question"),
                 *(word for _, _, word in sample.get("align", ())),
             ]
         lines += [line for text in texts if text and (line := process_text(text))]
