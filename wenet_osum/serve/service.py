@@ -156,6 +156,7 @@ class Service:
         if self._open:
             with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), grace)
+        self._begun.set()
         for request in self._open:
             request.found.put_nowait(Closing())
         for work in self._batcher.drop_all():
@@ -239,6 +240,8 @@ class Service:
         await request.within(self._begun.wait(), seconds)
         if self._failed:
             raise WorkerLost(self._failed, "see the server's log")
+        if not self.tasks:  # stopped before there was a model
+            raise Closing
         lane.question = lane.question.checked(self._table, self._limits.max_prompt)
         feeding = asyncio.create_task(self._feed(request, data))
         spans: list[tuple[float, float]] = []
