@@ -87,6 +87,7 @@ class Service:
         limits: bounds.
 
     Attributes:
+        limits: as given.
         model_name: the checkpoint's name without folder and suffix.
         tasks: task name -> what it is; after ``start``.
     """
@@ -94,7 +95,7 @@ class Service:
     def __init__(self, load: LoadSpec, limits: Limits = Limits()):  # noqa: B008
         self.model_name = Path(os.path.abspath(load.checkpoint)).stem
         self.tasks: dict[str, TaskFacts] = {}
-        self._limits, self._stats = limits, Stats()
+        self.limits, self._stats = limits, Stats()
         # One for each decoder and the model, and some for those that are started.
         self._threads = ThreadPoolExecutor(limits.decoders + 4, "osum-pipe")
         self._batcher = Batcher(limits.batch_size, limits.max_wait)
@@ -146,12 +147,13 @@ class Service:
             )
             for t in facts.table.values()
         }
-        longest = min(self._limits.piece_seconds, facts.most_seconds)
-        self._decoders = Decoders(facts.conf, longest, self._limits, self._stats, self._threads)
+        longest = min(self.limits.piece_seconds, facts.most_seconds)
+        self._decoders = Decoders(facts.conf, longest, self.limits, self._stats, self._threads)
         self._running = asyncio.create_task(self._model.run())
 
     async def stop(self, grace: float = 30.0) -> None:
-        """Take no more requests, wait at most ``grace`` seconds for those that are open, end all processes."""
+        """Take no more requests, wait at most ``grace`` seconds for those that are open, end all processes. May be
+        called again, with less patience, and while ``start`` is under way, which then raises."""
         self._closing = True
         if self._open:
             with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
@@ -166,7 +168,6 @@ class Service:
             await asyncio.gather(self._running, return_exceptions=True)
             await self._decoders.close()
         await self._model.close()
-        self._threads.shutdown(wait=False)
 
     async def hear(self, data: bytes, question: Question, name: str = "audio") -> Transcript:
         """The answers to a whole recording.
@@ -200,7 +201,7 @@ class Service:
         begun, outcome = time.monotonic(), "error"
         try:
             self._admit(data)
-            request = _Request(name, Lane(question), begun + self._limits.request_seconds)
+            request = _Request(name, Lane(question), begun + self.limits.request_seconds)
             self._open.add(request)
             self._coming += 1
             try:
@@ -228,21 +229,21 @@ class Service:
             raise Closing
         if self.failed:
             raise WorkerLost(self.failed, "see the server's log")
-        if len(data) > self._limits.max_bytes:
-            what = f"{len(data) / MIB:.1f} MiB, at most {self._limits.max_bytes / MIB:g}"
+        if len(data) > self.limits.max_bytes:
+            what = f"{len(data) / MIB:.1f} MiB, at most {self.limits.max_bytes / MIB:g}"
             raise TooLarge(what, "send flac, ogg or mp3, or cut it into parts")
         waiting = self._batcher.count + self._coming
-        if waiting >= self._limits.max_queue:
+        if waiting >= self.limits.max_queue:
             raise Busy(min(max(1.0, waiting / self._model.rate), 120.0))
 
     async def _answers(self, request: _Request, data: bytes) -> AsyncGenerator[Piece | Transcript, None]:
-        seconds, lane = self._limits.request_seconds, request.lane
+        seconds, lane = self.limits.request_seconds, request.lane
         await request.within(self._begun.wait(), seconds)
         if self._failed:
             raise WorkerLost(self._failed, "see the server's log")
         if not self.tasks:  # stopped before there was a model
             raise Closing
-        lane.question = lane.question.checked(self._table, self._limits.max_prompt)
+        lane.question = lane.question.checked(self._table, self.limits.max_prompt)
         feeding = asyncio.create_task(self._feed(request, data))
         spans: list[tuple[float, float]] = []
         answers: list[dict[str, Answered]] = []
