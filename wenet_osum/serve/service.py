@@ -16,6 +16,7 @@ from wenet_osum.decode.answer import Answered
 from wenet_osum.decode.formats import Transcript
 from wenet_osum.decode.hearing import piece_key, transcript
 from wenet_osum.decode.load import LoadSpec
+from wenet_osum.decode.vad import Silero
 from wenet_osum.errors import OsumError
 from wenet_osum.serve.batcher import Batcher, Lane, Work
 from wenet_osum.serve.decoders import Decoders
@@ -133,6 +134,8 @@ class Service:
             OsumError: the config or the checkpoint is not usable.
         """
         try:
+            if self.limits.vad == "silero":
+                Silero()  # is it installed?
             facts = await self._model.load()
         except OsumError as e:
             self._failed = str(e)
@@ -203,6 +206,7 @@ class Service:
             self._admit(data)
             request = _Request(name, Lane(question), begun + self.limits.request_seconds)
             self._open.add(request)
+            self._idle.clear()
             self._coming += 1
             try:
                 async with contextlib.aclosing(self._answers(request, data)) as items:
