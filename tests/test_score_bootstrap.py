@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from wenet_osum.score import bootstrap
-from wenet_osum.score.bootstrap import Draws, resample
+from wenet_osum.score.bootstrap import DEFAULT, Draws, resample
 from wenet_osum.score.figure import Figure, ratio, render
 
 
-def interval(rows, draws=Draws(1000)):
+def interval(rows, draws=DEFAULT):
     return Figure.of(rows, ratio).interval(draws)
 
 

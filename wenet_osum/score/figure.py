@@ -49,7 +49,8 @@ class Figure:
     @property
     def value(self) -> float | None:
         """The score, in the statistic's unit; None where it is undefined."""
-        return _score(self.statistic, self.counts @ self.rows)
+        value = float(scores_of(self.statistic, (self.counts @ self.rows)[None])[0])
+        return None if np.isnan(value) else value
 
     def interval(self, draws: Draws = DEFAULT) -> list[float] | None:
         """``[low, high]``: the middle 95 % of the scores of the draws (`bootstrap.resample`).
@@ -63,7 +64,7 @@ class Figure:
         """
         if len(self.kinds) < 2:
             return None
-        return central(_scores(self.statistic, resample(self.rows, self.counts, draws)))
+        return central(scores_of(self.statistic, resample(self.rows, self.counts, draws)))
 
 
 def render(tree: Mapping[str, Any], draws: Draws = DEFAULT) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def render(tree: Mapping[str, Any], draws: Draws = DEFAULT) -> dict[str, Any]:
 
 def ratio(sums: FloatArray) -> FloatArray:
     """Column 0 over column 1, in percent: the statistic of error rates and accuracies."""
-    return 100.0 * mean(sums)
+    return mean(sums * [100.0, 1.0])
 
 
 def mean(sums: FloatArray) -> FloatArray:
@@ -92,11 +93,7 @@ def mean(sums: FloatArray) -> FloatArray:
     return sums[:, 0] / np.where(sums[:, 1] == 0, np.nan, sums[:, 1])
 
 
-def _score(statistic: Statistic, sums: FloatArray) -> float | None:
-    value = float(_scores(statistic, sums[None])[0])
-    return None if np.isnan(value) else value
-
-
-def _scores(statistic: Statistic, sums: FloatArray) -> FloatArray:
+def scores_of(statistic: Statistic, sums: FloatArray) -> FloatArray:
+    """(R, D) sums -> (R,) scores, without a word where one is undefined."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return statistic(sums)
