@@ -10,6 +10,7 @@ from wenet_osum.bin.score import main
 from wenet_osum.errors import OsumError
 from wenet_osum.score.endpoint import Endpoint, Refused
 from wenet_osum.score.figure import render
+from wenet_osum.score.files import read_references
 from wenet_osum.score.judge import judge_tree, parse_score
 from wenet_osum.tasks import load_tasks
 
@@ -272,6 +273,25 @@ def test_bad_input_url():
     for url in ("localhost:8000", "ftp://x/v1", "http://"):
         with pytest.raises(OsumError, match="not an http"):
             Endpoint(url, "grader")
+
+
+def test_a_written_question_and_a_description_are_shown(tmp_path):
+    """As local/prepare_air_bench.py writes them into a data dir."""
+    files = {
+        "wav.scp": "a a.wav\n",
+        "text": "a so it is yes\n",
+        "utt2reply": "a two\n",
+        "utt2question": "a How many people speak?\n",
+        "utt2description": 'a [{"speaker": 1}]\n',
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    refs = read_references(tmp_path, load_tasks())
+    with Stub() as stub:
+        judged(stub, tmp_path, refs=refs, hyps={"a": "so it is yes<开始回答>three"})
+    prompt = stub.asked[0][1]["messages"][0]["content"]
+    assert 'The recording:\n[{"speaker": 1}]\n\nThe question:\nHow many people speak?\n\n' in prompt
+    assert "so it is yes" not in prompt
 
 
 def test_url_may_name_the_whole_path():
