@@ -13,7 +13,7 @@ from wenet_osum.score.figure import Figure, scores_of
 Tree = Mapping[str, Any]
 
 
-def comparefigures_of(figure: Figure, other: Figure, draws: Draws = DEFAULT) -> dict[str, Any]:
+def compare_figures(figure: Figure, other: Figure, draws: Draws = DEFAULT) -> dict[str, Any]:
     """One score of two systems, and how sure their difference is.
 
     Each draw takes the same utterances of both (paired bootstrap: Koehn, EMNLP 2004; Bisani and Ney, ICASSP
@@ -56,7 +56,7 @@ def compare(tree: Tree, other: Tree, draws: Draws = DEFAULT) -> dict[str, dict[s
         the score's name (`figures_of`) -> see `compare_figures`.
     """
     others = dict(figures_of(other))
-    return {name: comparefigures_of(f, others[name], draws) for name, f in figures_of(tree) if name in others}
+    return {name: compare_figures(f, others[name], draws) for name, f in figures_of(tree) if name in others}
 
 
 def figures_of(tree: Tree, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Figure]]:
