@@ -65,6 +65,8 @@ def figures_of(tree: Tree, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Fi
         if isinstance(part, Figure):
             last = tree.get("metric", "") if name == "value" else name
             yield " ".join(dict.fromkeys([*path, last])).strip(), part
+        elif name == "fields" and len(part) == 1:  # whose accuracy is the value itself
+            yield from figures_of({k: {**v, "accuracy": None} for k, v in part.items()}, path)
         elif isinstance(part, Mapping):
             # these two only hold the scores apart
             yield from figures_of(part, path if name in ("fields", "by_lang") else (*path, name))
