@@ -26,7 +26,7 @@ _CUTS: dict[str, Cut] = {
 _WENET_CUTS: dict[str, Cut] = {"word": word_tokens, "char": char_tokens, "mixed": mixed_tokens}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class UtteranceErrors:
     """One utterance's share of the errors; ``missing`` when it had no hypothesis at all."""
 
