@@ -1,8 +1,8 @@
-"""Reply scores: exact answers by hand, BLEU and chrF by hand and as sacrebleu gives them."""
+"""Reply scores by hand; test_scorer_reference.py has sacrebleu's."""
 
 import pytest
-from sacrebleu import corpus_bleu, corpus_chrf
 
+from wenet_osum.score import reply
 from wenet_osum.score.reply import reply_scores, same_answer
 
 
@@ -38,16 +38,6 @@ def test_bleu_by_hand():
     )
 
 
-def test_same_as_sacrebleu_for_long_answers():
-    refs = {"a": "the answer is twenty four of them", "b": "我今天 想去北京看一看"}
-    hyps = {"a": "the answer is twenty five of them", "b": "我今天想去上海看一看"}
-    sides = ([hyps["a"], hyps["b"]], [[refs["a"], "我今天想去北京看一看"]])
-    result = reply_scores(refs, hyps)
-    assert result["bleu"]["value"] == pytest.approx(corpus_bleu(*sides, tokenize="zh").score)
-    assert result["chrf"]["value"] == pytest.approx(corpus_chrf(*sides).score)
-    assert "tok:zh" in result["bleu"]["signature"]
-
-
 def test_short_answers_that_are_right_have_full_bleu():
     result = reply_scores({"a": "yes", "b": "三"}, {"a": "yes", "b": "三"})
     assert result["bleu"]["value"] == pytest.approx(100.0)
@@ -69,3 +59,11 @@ def test_no_reference_is_undefined():
     result = reply_scores({}, {})
     assert result["value"] is None
     assert result["bleu"] is None
+
+
+def test_parts_do_not_change_the_scores(monkeypatch):
+    refs = {str(i): f"number {i} is what you want" for i in range(7)}
+    hyps = {k: v if int(k) % 3 else "another thing" for k, v in refs.items()}
+    whole = reply_scores(refs, hyps)
+    monkeypatch.setattr(reply, "_PART", 3)
+    assert reply_scores(refs, hyps) == whole

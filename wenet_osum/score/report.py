@@ -71,6 +71,27 @@ def format_table(scores: Scores, title: str = "") -> Table:
     return table
 
 
+def format_comparison(scores: Scores, title: str = "") -> Table:
+    """A rich table with a row a score of each task that was compared (`compare.compare`)."""
+    table = Table(
+        title=title or None, caption="interval of the difference: 95 %, paired bootstrap over utterances"
+    )
+    for name in ("task", "score", "value", "other", "difference", "interval", "p"):
+        table.add_column(name, justify="left" if name in ("task", "score") else "right", no_wrap=True)
+    for task, score in ordered(scores).items():
+        for name, found in score.get("against", {}).get("scores", {}).items():
+            table.add_row(
+                task,
+                name,
+                _number(found["value"]),
+                _number(found["other"]),
+                _number(found["difference"]),
+                _interval(found["interval"]),
+                "" if found["p"] is None else f"{found['p']:.3f}",
+            )
+    return table
+
+
 def _beside(score: Mapping[str, Any]) -> list[str]:
     parts = []
     for lang, rate in score.get("by_lang", {}).items():
@@ -81,7 +102,7 @@ def _beside(score: Mapping[str, Any]) -> list[str]:
         # a single field's accuracy is the value itself
         accuracy = f"accuracy {_number(field['accuracy'], '%')}, " if len(score["fields"]) > 1 else ""
         parts.append(f"{name}: {accuracy}F1 {_number(field['macro_f1'])}, UAR {_number(field['uar'])}")
-    for name in ("bleu", "chrf"):
+    for name in ("bleu", "chrf", "judge"):
         if score.get(name):
             parts.append(f"{name} {_number(score[name]['value'])}")
     if "transcript" in score:

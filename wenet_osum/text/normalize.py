@@ -10,7 +10,7 @@ import re
 # Han: the unified block (all that OSUM knows), extension A, compatibility, extensions B and up.
 _HAN = "\u4e00-\u9fff\u3400-\u4dbf\uf900-\ufaff\U00020000-\U000323af"
 _IS_HAN = re.compile(f"[{_HAN}]")
-_NO_SPACE_BESIDE = re.compile(f"\\s*([{_HAN}<>])\\s*")
+_SPACE_BESIDE = re.compile(f" (?=[{_HAN}<>])|(?<=[{_HAN}<>]) ")
 _WORD = re.compile(f"[{_HAN}]|[^\\s{_HAN}]+")
 
 
@@ -29,7 +29,8 @@ def process_text(text: str) -> str:
         >>> process_text("Hello World 你 好 <HAPPY>")
         'hello world你好<happy>'
     """
-    return _NO_SPACE_BESIDE.sub(r"\1", " ".join(text.lower().split()))
+    text = " ".join(text.lower().split())
+    return _SPACE_BESIDE.sub("", text) if " " in text else text
 
 
 def split_words(text: str) -> list[str]:
