@@ -1,4 +1,4 @@
-"""Score decoded answers against references: a table on the terminal and a JSON file.
+"""Score decoded answers against references: a table on the terminal, a JSON file and a page.
 
 Example:
     osum score --data data/test/data.list --decode_dir exp/tiny/decode --output exp/tiny/scores.json
@@ -14,11 +14,13 @@ from typing import Any
 
 from rich.console import Console
 
+from wenet_osum.bin.score_report import add_report_flags, check_report_flags, write_report
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write
 from wenet_osum.score.bootstrap import Draws
 from wenet_osum.score.files import find_decoded, read_hypotheses, read_references
 from wenet_osum.score.normalizer import NORMALIZERS, get_normalizer
+from wenet_osum.score.page import Decoded
 from wenet_osum.score.report import format_table, write_scores
 from wenet_osum.score.score import score_task
 from wenet_osum.score.wenet_tokens import cuts_words
@@ -46,7 +48,9 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--resamples", type=int, default=1000, help="draws of the bootstrap")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    add_report_flags(parser)
     args = parser.parse_args(argv)
+    check_report_flags(parser, args)
     if args.resamples < 1:
         parser.error("--resamples: give a positive number")
     if args.seed < 0:
@@ -67,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     draws = Draws(args.resamples, args.seed)
     scores: dict[str, dict[str, Any]] = {}
+    decoded: dict[str, Decoded] = {}
     for name, path in find_decoded(args.decode_dir, args.mode, tasks).items():
         task, hyps = tasks[name], read_hypotheses(path)
         if not any(task.supported_by(sample) for sample in samples):
@@ -76,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             what = f"{len(strangers)} answers to ids that {args.data} does not have, such as {min(strangers)}"
             print(f"warning: {path}: {what}; not scored", file=sys.stderr)
         scores[name] = score_task(task, samples, hyps, args.normalizer, draws)
+        decoded[name] = Decoded(task, hyps, path)
     if not scores:
         raise OsumError(args.data, f"no reference for any task in {args.decode_dir}", "give its own --data")
 
@@ -87,6 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with atomic_write(args.svg) as f:
             f.write(console.export_svg(title="osum score"))
     console.print(f"scores: {output}", markup=False, highlight=False)
+    if not args.no_report:
+        report = write_report(args, scores, decoded, samples, tasks, output)
+        console.print(f"report: {report}", markup=False, highlight=False)
     if without := [name for name in required if scores.get(name, {}).get("value") is None]:
         raise OsumError(args.decode_dir, f"no score for {', '.join(without)}", "decode what is required")
     return 0

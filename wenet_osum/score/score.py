@@ -88,7 +88,7 @@ def score_task(
         {key: task.answer_of(sample) for key, sample in samples.items()},
         answers,
         decoded,
-        {key: _language(sample) for key, sample in samples.items()},
+        {key: language_of(sample) for key, sample in samples.items()},
         normalizer,
         draws,
     )
@@ -156,7 +156,7 @@ def _fields(s: _Scored) -> dict[str, Any]:
     return result
 
 
-def _language(sample: Sample) -> str:
+def language_of(sample: Sample) -> str:
     """The sample's language; where none is given, ``zh`` if its text has a Chinese character, else ``en``."""
     if sample.get("lang"):
         return str(sample["lang"])
