@@ -35,19 +35,21 @@ class Clips:
     serial number); about 5 kB a second.
 
     Args:
-        budget: characters of base64, over all clips.
+        budget: characters of base64, over all clips; 0: no recording is looked at.
 
     Attributes:
-        heard, no_room: how many were taken in, and how many not. bad: cause -> how many could not be read.
+        off: whether the budget was 0 from the beginning. heard, no_room: how many were taken in, and how many not. bad: cause -> how many could not be read.
     """
 
     def __init__(self, budget: int):
-        self.budget = budget
+        self.budget, self.off = budget, not budget
         self.heard = self.no_room = 0
         self.bad: Counter[str] = Counter()
 
     def take(self, sample: Mapping[str, Any]) -> Clip | str:
-        """The clip of a sample, or why there is none."""
+        """The clip of a sample, or why there is none (nothing to say if none is wanted)."""
+        if self.off:
+            return ""
         if self.budget <= 0:
             self.no_room += 1
             return "no room for its audio"
