@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from wenet_osum.errors import OsumError
-from wenet_osum.score import bootstrap
 from wenet_osum.score.bootstrap import DEFAULT, Draws, FloatArray
-
-Statistic = Callable[[FloatArray], FloatArray]
+from wenet_osum.score.figure import Figure, Statistic, render
 
 NO_ANSWER = "(none)"  # column of the confusion matrix: no hypothesis, or none that parses
 
@@ -42,32 +41,38 @@ def label_scores(
     Raises:
         OsumError: a label outside ``values``.
     """
+    return render(label_tree(refs, hyps, values), draws)
+
+
+def label_tree(refs: Mapping[str, str], hyps: Mapping[str, str], values: Sequence[str]) -> dict[str, Any]:
+    """What `figure.render` makes `label_scores`'."""
     columns = [*values, NO_ANSWER]
     index = {label: i for i, label in enumerate(columns)}
-    matrix = np.zeros((len(values), len(columns)), dtype=np.int64)
+    rows = {label: i * len(columns) for i, label in enumerate(values)}
+    cells = []
     for key, ref in refs.items():
         hyp = hyps.get(key, NO_ANSWER)
-        if ref not in values or hyp not in index:
-            bad = hyp if ref in values else ref
+        if ref not in rows or hyp not in index:
+            bad = hyp if ref in rows else ref
             raise OsumError(key, f"{bad!r} is none of {', '.join(values)}", "correct it or add an alias")
-        matrix[index[ref], index[hyp]] += 1
+        cells.append(rows[ref] + index[hyp])
 
-    figures: dict[str, Any] = {}
-    for name, statistic in _STATISTICS.items():
-
-        def percent(cells: FloatArray, statistic: Statistic = statistic) -> FloatArray:
-            return 100.0 * statistic(cells.reshape(-1, *matrix.shape))
-
-        value = float(percent(matrix.astype(np.float64))[0])
-        figures[name] = None if np.isnan(value) else value
-        # utterances of one cell are alike, so the cells are drawn by their counts
-        figures[f"{name}_interval"] = bootstrap.interval(
-            np.eye(matrix.size), percent, weights=matrix.ravel(), draws=draws
-        )
+    shape = len(values), len(columns)
+    kinds = np.array(cells, dtype=np.int64)
+    tree: dict[str, Any] = {
+        # an utterance adds one to its cell
+        name: Figure(np.eye(shape[0] * shape[1]), kinds, partial(_percent, statistic, shape))
+        for name, statistic in _STATISTICS.items()
+    }
+    matrix = np.bincount(kinds, minlength=shape[0] * shape[1]).reshape(shape)
     right, support = np.diagonal(matrix), matrix.sum(1)
-    figures["recall"] = {v: 100.0 * float(r / n) for v, r, n in zip(values, right, support, strict=True) if n}
-    figures["confusion"] = {"labels": list(values), "columns": columns, "matrix": matrix.tolist()}
-    return figures
+    tree["recall"] = {v: 100.0 * float(r / n) for v, r, n in zip(values, right, support, strict=True) if n}
+    tree["confusion"] = {"labels": list(values), "columns": columns, "matrix": matrix.tolist()}
+    return tree
+
+
+def _percent(statistic: Statistic, shape: tuple[int, int], cells: FloatArray) -> FloatArray:
+    return 100.0 * statistic(cells.reshape(-1, *shape))
 
 
 # The statistics take a stack of confusion matrices (R, C, C + 1) and give (R,) shares in [0, 1].

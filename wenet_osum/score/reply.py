@@ -9,8 +9,8 @@ import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from wenet_osum.score import bootstrap
 from wenet_osum.score.bootstrap import DEFAULT, Draws, FloatArray
+from wenet_osum.score.figure import Figure, ratio, render
 from wenet_osum.score.normalizer import without_marks
 from wenet_osum.text.normalize import process_text
 
@@ -37,34 +37,35 @@ def reply_scores(refs: Mapping[str, str], hyps: Mapping[str, str], draws: Draws 
         refs: key -> reference answer.
         hyps: key -> answer.
     """
-    pairs = [(ref, hyps.get(key, "")) for key, ref in refs.items()]
-    right = [(float(same_answer(r, h)), 1.0) for r, h in pairs]
+    return render(reply_tree(refs, hyps), draws)
+
+
+def reply_tree(refs: Mapping[str, str], hyps: Mapping[str, str]) -> dict[str, Any]:
+    """What `figure.render` makes `reply_scores`'."""
+    ref_texts = [process_text(ref) for ref in refs.values()]
+    hyp_texts = [process_text(hyps.get(key, "")) for key in refs]
+    right = [without_marks(r) == without_marks(h) for r, h in zip(ref_texts, hyp_texts, strict=True)]
     return {
         "metric": "exact",
-        "value": 100.0 * sum(r for r, _ in right) / len(right) if right else None,
-        "interval": bootstrap.interval(right, bootstrap.ratio, draws=draws),
-        "bleu": _corpus_score(BLEU(tokenize="zh", effective_order=True), pairs, draws),
-        "chrf": _corpus_score(CHRF(), pairs, draws),
-        "counts": {"utterances": len(pairs), "exact": int(sum(r for r, _ in right))},
+        "value": Figure.of([(r, 1) for r in right], ratio),
+        "bleu": _corpus_score(BLEU(tokenize="zh", effective_order=True), ref_texts, hyp_texts),
+        "chrf": _corpus_score(CHRF(), ref_texts, hyp_texts),
+        "counts": {"utterances": len(right), "exact": sum(right)},
     }
 
 
-def _corpus_score(metric: Any, pairs: list[tuple[str, str]], draws: Draws) -> dict[str, Any] | None:
-    if not pairs:
+def _corpus_score(metric: Any, refs: list[str], hyps: list[str]) -> dict[str, Any] | None:
+    if not refs:
         return None
-    refs, hyps = [process_text(r) for r, _ in pairs], [process_text(h) for _, h in pairs]
-    value = metric.corpus_score(hyps, [refs]).score
-    signature = str(metric.get_signature())
     # sacrebleu's own bootstrap takes its seed from the environment and gives mean and half-width;
     # its per-sentence counts (not public API, steady since 2.0) let ours serve here too.
-    counts = np.array(metric._extract_corpus_statistics(hyps, [refs]), dtype=np.float64)
+    counts = metric._extract_corpus_statistics(hyps, [refs])
 
     def statistic(sums: FloatArray) -> FloatArray:
         # it formats the counts as integers
-        return np.array([metric._compute_score_from_stats([int(x) for x in row]).score for row in sums])
+        return np.array([metric._compute_score_from_stats([round(x) for x in row]).score for row in sums])
 
     return {
-        "value": value,
-        "interval": bootstrap.interval(counts, statistic, draws=draws),
-        "signature": signature,
+        "value": Figure.of(counts, statistic, columns=len(counts[0])),
+        "signature": str(metric.get_signature()),
     }

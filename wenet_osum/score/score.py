@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from wenet_osum.errors import OsumError
-from wenet_osum.score import bootstrap
 from wenet_osum.score.bootstrap import DEFAULT, Draws
-from wenet_osum.score.labels import label_scores
-from wenet_osum.score.reply import reply_scores
-from wenet_osum.score.srwt import shift_scores
+from wenet_osum.score.figure import Figure, ratio, render
+from wenet_osum.score.labels import label_tree
+from wenet_osum.score.reply import reply_tree
+from wenet_osum.score.srwt import shift_tree
 from wenet_osum.score.wer import ErrorRate, error_rate
 from wenet_osum.tasks import Answer, Task
 from wenet_osum.text.normalize import is_cjk
@@ -25,7 +25,7 @@ _CHINESE = {"zh", "zh-cn", "cn", "cmn", "yue", "mandarin", "chinese"}
 
 @dataclass(frozen=True)
 class _Scored:
-    """References, hypotheses (parsed, and as decoded) of one task by key, and how intervals are drawn."""
+    """References and hypotheses (parsed, and as decoded) of one task by key."""
 
     task: Task
     refs: dict[str, Answer]
@@ -33,7 +33,6 @@ class _Scored:
     decoded: dict[str, str]
     languages: dict[str, str]
     normalizer: str
-    draws: Draws
 
     def both(self, part: Callable[[Answer], T]) -> tuple[dict[str, T], dict[str, T]]:
         """One part of every answer, of the references and of the hypotheses."""
@@ -72,6 +71,14 @@ def score_task(
     Raises:
         OsumError: no reference supports the task, two have one key, or a reference is bad.
     """
+    return render(score_tree(task, refs, hyps, normalizer), draws)
+
+
+def score_tree(
+    task: Task, refs: Sequence[Sample], hyps: Mapping[str, str], normalizer: str = "wenet"
+) -> dict[str, Any]:
+    """What `figure.render` makes `score_task`'s: in place of each value and interval its `figure.Figure`,
+    for what has more to ask of them (`compare.compare`)."""
     samples: dict[str, Sample] = {}
     for sample in refs:
         if task.supported_by(sample):
@@ -90,50 +97,45 @@ def score_task(
         decoded,
         {key: language_of(sample) for key, sample in samples.items()},
         normalizer,
-        draws,
     )
-    result = _main_score(scored)
-    result["counts"] = {
+    tree = _main_score(scored)
+    tree["counts"] = {
         "utterances": len(samples),
         "missing": len(samples) - len(answers),
         "unparseable": sum(bool(a.problems) for a in answers.values()),
         "extra": len(hyps) - len(answers),
-        **{k: v for k, v in result["counts"].items() if k not in ("utterances", "missing")},
+        **{k: v for k, v in tree["counts"].items() if k not in ("utterances", "missing")},
     }
-    return {"task": task.name, "tag": task.tag, **result}
+    return {"task": task.name, "tag": task.tag, **tree}
 
 
 def _main_score(s: _Scored) -> dict[str, Any]:
     if s.task.align:
-        result = shift_scores(*s.both(lambda a: a.words or []), draws=s.draws)
+        tree = shift_tree(*s.both(lambda a: a.words or []))
     elif s.task.reply:
-        result = reply_scores(*s.both(lambda a: a.reply or ""), draws=s.draws)
+        tree = reply_tree(*s.both(lambda a: a.reply or ""))
     elif s.task.fields:
-        result = _all_labels(s)
+        tree = _all_labels(s)
     else:
         # Nothing but a transcript is asked for, so all of the text is one; what a stray mark in it counts
         # is the normaliser's to say.
         refs = {k: a.text or "" for k, a in s.refs.items()}
         rate = error_rate(refs, {k: text.lower() for k, text in s.decoded.items()}, "mixed", s.normalizer)
-        return rate.to_dict(draws=s.draws) | {"by_lang": _by_language(s, rate)}
+        return rate.tree() | {"by_lang": _by_language(s, rate)}
     if s.task.fields:
-        result["fields"] = _fields(s)
+        tree["fields"] = _fields(s)
     if s.task.transcript:
-        result["transcript"] = _transcript(s).to_dict(draws=s.draws)
-    return result
-
-
-def _transcript(s: _Scored) -> ErrorRate:
-    return error_rate(*s.both(lambda a: a.text or ""), "mixed", s.normalizer)
+        tree["transcript"] = error_rate(*s.both(lambda a: a.text or ""), "mixed", s.normalizer).tree()
+    return tree
 
 
 def _by_language(s: _Scored, rate: ErrorRate) -> dict[str, Any]:
-    result = {}
+    trees = {}
     for lang in sorted(set(s.languages.values())):
         part = rate.only(k for k, v in s.languages.items() if v == lang)
         metric = "cer" if lang.strip("<>").lower() in _CHINESE else "wer"
-        result[lang] = part.to_dict(draws=s.draws) | {"metric": metric}
-    return result
+        trees[lang] = part.tree() | {"metric": metric}
+    return trees
 
 
 def _all_labels(s: _Scored) -> dict[str, Any]:
@@ -141,19 +143,18 @@ def _all_labels(s: _Scored) -> dict[str, Any]:
     right = [k in s.hyps and s.hyps[k].labels == ref.labels for k, ref in s.refs.items()]
     return {
         "metric": "accuracy",
-        "value": 100.0 * sum(right) / len(right),
-        "interval": bootstrap.interval([(r, 1) for r in right], bootstrap.ratio, draws=s.draws),
+        "value": Figure.of([(r, 1) for r in right], ratio),
         "counts": {"right": sum(right)},
     }
 
 
 def _fields(s: _Scored) -> dict[str, Any]:
-    result = {}
+    trees = {}
     for f in s.task.fields:
         refs = {k: a.labels[f.name] for k, a in s.refs.items()}
         hyps = {k: a.labels[f.name] for k, a in s.hyps.items() if f.name in a.labels}
-        result[f.name] = label_scores(refs, hyps, f.values, draws=s.draws)
-    return result
+        trees[f.name] = label_tree(refs, hyps, f.values)
+    return trees
 
 
 def language_of(sample: Sample) -> str:

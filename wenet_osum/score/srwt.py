@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jiwer
 import numpy as np
-from jiwer.transforms import ReduceToListOfListOfWords
 
-from wenet_osum.score import bootstrap
-from wenet_osum.score.bootstrap import DEFAULT, Draws
+from wenet_osum.score.bootstrap import DEFAULT, Draws, FloatArray
+from wenet_osum.score.edits import edit_path
+from wenet_osum.score.figure import Figure, ratio, render
 from wenet_osum.score.normalizer import without_marks
 from wenet_osum.tasks import Word
-
-_BY_SPACE = ReduceToListOfListOfWords()
 
 
 def word_shifts(refs: Sequence[Word], hyps: Sequence[Word]) -> list[tuple[float, float]]:
     """(start shift, end shift) in seconds, hypothesis minus reference, of each word both have.
 
-    The two word sequences are aligned by edit distance, case and tags aside; words that were
+    The two word sequences are aligned by `edits.edit_path`, case and tags aside; words that were
     substituted, inserted or deleted have no counterpart and so no shift.
     """
-    ref_text, hyp_text = (" ".join(map(_token, words)) for words in (refs, hyps))
-    chunks = jiwer.process_words([ref_text], [hyp_text], _BY_SPACE, _BY_SPACE).alignments[0]
-    return [
-        (hyps[h].start - refs[r].start, hyps[h].end - refs[r].end)
-        for c in chunks
-        if c.type == "equal"
-        for r, h in zip(
-            range(c.ref_start_idx, c.ref_end_idx), range(c.hyp_start_idx, c.hyp_end_idx), strict=True
-        )
-    ]
+    shifts = []
+    r = h = 0
+    for step in edit_path([_token(w) for w in refs], [_token(w) for w in hyps]):
+        if step == "C":
+            shifts.append((hyps[h].start - refs[r].start, hyps[h].end - refs[r].end))
+        r, h = r + (step != "I"), h + (step != "D")
+    return shifts
 
 
 def shift_scores(
@@ -57,21 +52,24 @@ def shift_scores(
     Returns:
         a part of `score.score_task`'s result; value, interval and biases are None where nothing is aligned.
     """
+    return render(shift_tree(refs, hyps), draws)
+
+
+def shift_tree(refs: Mapping[str, Sequence[Word]], hyps: Mapping[str, Sequence[Word]]) -> dict[str, Any]:
+    """What `figure.render` makes `shift_scores`'."""
     rows = []  # per utterance: sums of |start|, |end|, start, end; aligned words; reference words
     for key, words in refs.items():
-        shifts = np.array(word_shifts(words, hyps.get(key, ())), dtype=np.float64).reshape(-1, 2)
-        rows.append([*np.abs(shifts).sum(0), *shifts.sum(0), len(shifts), len(words)])
+        shifts = word_shifts(words, hyps.get(key, ()))
+        starts, ends = [s for s, _ in shifts], [e for _, e in shifts]
+        absolute = sum(map(abs, starts)), sum(map(abs, ends))
+        rows.append([*absolute, sum(starts), sum(ends), len(shifts), len(words)])
     table = np.array(rows, dtype=np.float64).reshape(-1, 6)
-    start, end, start_signed, end_signed, aligned, ref_words = table.sum(0).tolist()
-    boundaries = np.column_stack([table[:, 0] + table[:, 1], 2 * table[:, 4]])
-    aligned_of_all = table[:, 4:6]
+    start, end, start_signed, end_signed, aligned, ref_words = (math.fsum(column) for column in table.T)
     per_word = 1000.0 / aligned if aligned else None
     return {
         "metric": "aas_ms",
-        "value": (start + end) / 2 * per_word if per_word else None,
-        "interval": bootstrap.interval(boundaries, _milliseconds, draws=draws),
-        "aligned": 100.0 * aligned / ref_words if ref_words else None,
-        "aligned_interval": bootstrap.interval(aligned_of_all, bootstrap.ratio, draws=draws),
+        "value": Figure.of(np.column_stack([table[:, 0] + table[:, 1], 2 * table[:, 4]]), _milliseconds),
+        "aligned": Figure.of(table[:, 4:6], ratio),
         "token_sum_ms": (start + end) * per_word if per_word else None,
         "start_bias_ms": start_signed * per_word if per_word else None,
         "end_bias_ms": end_signed * per_word if per_word else None,
@@ -79,8 +77,8 @@ def shift_scores(
     }
 
 
-def _milliseconds(sums: bootstrap.FloatArray) -> bootstrap.FloatArray:
-    return 10.0 * bootstrap.ratio(sums)
+def _milliseconds(sums: FloatArray) -> FloatArray:
+    return 10.0 * ratio(sums)
 
 
 def _token(word: Word) -> str:

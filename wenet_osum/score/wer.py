@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from wenet_osum.errors import OsumError
-from wenet_osum.score import bootstrap
 from wenet_osum.score.bootstrap import DEFAULT, Draws
 from wenet_osum.score.edits import count_edits
+from wenet_osum.score.figure import Figure, ratio, render
 from wenet_osum.score.normalizer import get_normalizer
 from wenet_osum.score.wenet_tokens import char_tokens, mixed_tokens, word_tokens
 from wenet_osum.text.normalize import split_words
@@ -82,21 +82,28 @@ class ErrorRate:
         kept = set(keys)
         return ErrorRate(self.unit, self.normalizer, tuple(u for u in self.details if u.key in kept))
 
+    @property
+    def figure(self) -> Figure:
+        """The rate as what each utterance adds to it: errors and reference tokens."""
+        return Figure.of([(u.errors, u.ref_tokens) for u in self.details], ratio)
+
     def interval(self, draws: Draws = DEFAULT) -> list[float] | None:
         """95 % bootstrap interval over utterances, in percent."""
-        rows = [(u.errors, u.ref_tokens) for u in self.details]
-        return bootstrap.interval(rows, bootstrap.ratio, draws=draws)
+        return self.figure.interval(draws)
 
-    def to_dict(self, draws: Draws = DEFAULT) -> dict[str, Any]:
-        """As it stands in ``scores.json``: metric, value, interval, counts, unit of counting."""
+    def tree(self) -> dict[str, Any]:
+        """What `figure.render` makes `to_dict`'s."""
         return {
             "metric": UNITS[self.unit],
-            "value": self.value,
-            "interval": self.interval(draws),
+            "value": self.figure,
             "counts": self.counts,
             "tokens": self.unit,
             "normalizer": self.normalizer,
         }
+
+    def to_dict(self, draws: Draws = DEFAULT) -> dict[str, Any]:
+        """As it stands in ``scores.json``: metric, value, interval, counts, unit of counting."""
+        return render(self.tree(), draws)
 
 
 def get_cut(unit: str, normalizer: str) -> Cut:
