@@ -18,11 +18,12 @@ from wenet_osum.bin.score_report import add_report_flags, check_report_flags, wr
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write
 from wenet_osum.score.bootstrap import Draws
+from wenet_osum.score.figure import render
 from wenet_osum.score.files import find_decoded, read_hypotheses, read_references
 from wenet_osum.score.normalizer import NORMALIZERS, get_normalizer
 from wenet_osum.score.page import Decoded
 from wenet_osum.score.report import format_table, write_scores
-from wenet_osum.score.score import score_task
+from wenet_osum.score.score import score_tree
 from wenet_osum.score.wenet_tokens import cuts_words
 from wenet_osum.tasks import load_tasks
 
@@ -80,8 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if strangers := hyps.keys() - {sample["key"] for sample in samples}:
             what = f"{len(strangers)} answers to ids that {args.data} does not have, such as {min(strangers)}"
             print(f"warning: {path}: {what}; not scored", file=sys.stderr)
-        scores[name] = score_task(task, samples, hyps, args.normalizer, draws)
-        decoded[name] = Decoded(task, hyps, path)
+        tree = score_tree(task, samples, hyps, args.normalizer)
+        scores[name] = render(tree, draws)
+        decoded[name] = Decoded(task, hyps, path, tree["value"])
     if not scores:
         raise OsumError(args.data, f"no reference for any task in {args.decode_dir}", "give its own --data")
 

@@ -12,11 +12,12 @@ from typing import Any
 from markupsafe import Markup
 
 from wenet_osum.score.bootstrap import DEFAULT, Draws
+from wenet_osum.score.figure import Figure
 from wenet_osum.score.page import svg
 from wenet_osum.score.page.clips import Clips
 from wenet_osum.score.page.examples import Example, describe
-from wenet_osum.score.page.groups import Breakdown, Group, binned, breakdowns, counted, seconds_of
-from wenet_osum.score.page.outcomes import Outcome, Sample, outcomes, scale_of
+from wenet_osum.score.page.groups import Breakdown, Group, binned, breakdowns, counted
+from wenet_osum.score.page.outcomes import Outcome, Sample, outcomes, seconds_of
 from wenet_osum.score.page.run_facts import RunFacts, set_aside
 from wenet_osum.score.page.worst import read_shares, sureness, worst
 from wenet_osum.score.report import COLUMNS, name_of, ordered, table_row
@@ -35,11 +36,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A decoded task: its answers (key -> text) and the file they stand in, ``TASK/MODE/text``."""
+    """A decoded task: its answers (key -> text), the file they stand in (``TASK/MODE/text``), and its figure (``value``
+    of `score.score_tree`)."""
 
     task: Task
     hyps: Mapping[str, str]
     path: Path
+    figure: Figure
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def _part(
     limits: Limits,
 ) -> tuple[TaskPart, list[tuple[Outcome, Example]]]:
     task = decoded.task
-    found = outcomes(task, samples, decoded.hyps, normalizer)
+    found = outcomes(task, samples, decoded.hyps, decoded.figure)
     shares = read_shares(decoded.path.with_name("answers.jsonl")) if task.fields else {}
     shown, wrong = worst(task, found, shares, limits.worst)
     fields = list(tasks.fields.values())
@@ -156,8 +159,8 @@ def _part(
         len(found),
         wrong,
         [_confusion(name, f["confusion"]) for name, f in score.get("fields", {}).items()],
-        _plots(task, found, shares, f"{metric}, {unit}", draws),
-        _groups(task, found, tasks, draws),
+        _plots(decoded, found, shares, f"{metric}, {unit}", draws),
+        _groups(decoded, found, tasks, draws),
         [example for _, example in examples],
     )
     return part, examples
@@ -174,12 +177,13 @@ def _confusion(name: str, confusion: Mapping[str, Any]) -> Confusion:
 
 
 def _plots(
-    task: Task, found: Sequence[Outcome], shares: Mapping[str, Any], axis: str, draws: Draws
+    decoded: Decoded, found: Sequence[Outcome], shares: Mapping[str, Any], axis: str, draws: Draws
 ) -> list[Markup]:
     """The figure by duration, by length, by how sure the model was; those that the data allow."""
-    kinds: list[tuple[str, str, Any]] = [("duration", "seconds", lambda o: seconds_of(o.sample))]
+    task = decoded.task
+    kinds: list[tuple[str, str, Any]] = [("duration", "seconds", lambda o: o.seconds)]
     if task.transcript:
-        kinds.append(("length of the reference", "tokens", lambda o: float(o.tokens)))
+        kinds.append(("length of the reference", "tokens", lambda o: o.tokens))
     if shares:
 
         def sure(o: Outcome) -> float | None:
@@ -188,19 +192,20 @@ def _plots(
         kinds.append(("the answer's probability", "probability", sure))
     plots = []
     for what, x_name, x in kinds:
-        bins = binned(found, x, scale_of(task), draws)
+        bins = binned(found, decoded.figure, x, draws)
         if bins:
             plots.append(svg.binned_plot(bins, f"{axis} by {what}", x_name, axis, _right_is_high(task)))
     return plots
 
 
 def _groups(
-    task: Task, found: Sequence[Outcome], tasks: TaskTable, draws: Draws
+    decoded: Decoded, found: Sequence[Outcome], tasks: TaskTable, draws: Draws
 ) -> list[tuple[Breakdown, list[tuple[Group, Markup]]]]:
+    task = decoded.task
     own = set(task.fields)
     fields = [f for f in tasks.fields.values() if f not in own]
     result = []
-    for kind in breakdowns(found, fields, scale_of(task), not _right_is_high(task), draws):
+    for kind in breakdowns(found, decoded.figure, fields, not _right_is_high(task), draws):
         top = 100.0 if _right_is_high(task) else svg.axis_top(kind.groups)
         result.append((kind, [(g, svg.interval_mark(g.value, g.interval, top)) for g in kind.groups]))
     return result

@@ -13,10 +13,8 @@ from wenet_osum.score.align import align
 from wenet_osum.score.labels import NO_ANSWER
 from wenet_osum.score.page import svg
 from wenet_osum.score.page.clips import Clip
-from wenet_osum.score.page.groups import seconds_of
 from wenet_osum.score.page.outcomes import Outcome
 from wenet_osum.score.page.worst import Probabilities
-from wenet_osum.score.score import language_of
 from wenet_osum.score.wer import get_cut
 from wenet_osum.tasks import LabelField, Task
 from wenet_osum.text.normalize import split_words
@@ -118,7 +116,7 @@ def describe(
             )
         )
     if task.align:
-        seconds = seconds_of(outcome.sample) or 0.0
+        seconds = outcome.seconds or 0.0
         words, answered = ref.words or [], (hyp and hyp.words) or []
         example.timeline = svg.timeline(words[:MAX_WORDS], answered[:MAX_WORDS], seconds)
     example.verdict = _verdict(task, outcome, example)
@@ -152,8 +150,8 @@ def is_rtl(text: str) -> bool:
 
 def _about(outcome: Outcome, fields: Iterable[LabelField]) -> list[str]:
     sample = outcome.sample
-    seconds = seconds_of(sample)
-    parts = [language_of(sample)]
+    seconds = outcome.seconds
+    parts = [outcome.language]
     if sample.get("speaker"):
         parts.append(f"speaker {sample['speaker']}")
     if seconds is not None:

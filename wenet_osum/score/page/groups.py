@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from wenet_osum.score import bootstrap
-from wenet_osum.score.bootstrap import Draws, FloatArray
+import numpy as np
+
+from wenet_osum.score.bootstrap import Draws
+from wenet_osum.score.figure import Figure
 from wenet_osum.score.page.outcomes import Outcome, Sample
-from wenet_osum.score.score import language_of
 from wenet_osum.tasks import LabelField
 
 MAX_GROUPS = 20  # shown of one kind; speakers can be thousands
@@ -28,9 +29,6 @@ class Group:
     utterances: int
     value: float | None
     interval: list[float] | None
-
-
-_EMPTY = Group("", 0, None, None)
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,8 @@ class Bin:
 
 def breakdowns(
     found: Sequence[Outcome],
+    figure: Figure,
     fields: Iterable[LabelField],
-    scale: float,
     lower_is_better: bool,
     draws: Draws,
 ) -> list[Breakdown]:
@@ -63,40 +61,37 @@ def breakdowns(
     Labels stand in their own order. Of more than `MAX_GROUPS` speakers those are shown that are worst.
     """
     result = []
-    languages = _groups(found, lambda o: language_of(o.sample), scale, draws)
+    languages = _split(found, lambda o: o.language)
     if len(languages) > 1:
-        result.append(Breakdown("language", _by_name(languages)))
+        result.append(Breakdown("language", _figures(languages, sorted(languages), figure, draws)))
     for f in fields:
-        groups = _groups(found, lambda o, f=f: _label(o.sample, f), scale, draws)  # type: ignore[misc]
-        if len(groups) > 1:
-            result.append(Breakdown(f.name, [groups[v] for v in f.values if v in groups]))
-    no_draws = Draws(0)
-    speakers = _groups(found, lambda o: o.sample.get("speaker"), scale, no_draws)
+        labels = _split(found, lambda o, f=f: _label(o.sample, f))  # type: ignore[misc]
+        if len(labels) > 1:
+            present = [value for value in f.values if value in labels]
+            result.append(Breakdown(f.name, _figures(labels, present, figure, draws)))
+    speakers = _split(found, lambda o: o.sample.get("speaker"))
     if len(speakers) > 1:
         sign = -1 if lower_is_better else 1
-        worst = sorted(
-            speakers.values(), key=lambda g: (math.inf if g.value is None else sign * g.value, g.name)
-        )
-        shown = {g.name for g in worst[:MAX_GROUPS]}
-        kept = _groups([o for o in found if o.sample.get("speaker") in shown], _speaker, scale, draws)
-        result.append(
-            Breakdown("speaker", [kept[g.name] for g in worst[:MAX_GROUPS]], len(worst) - len(kept))
-        )
+        values = {name: _part(figure, group).value for name, group in speakers.items()}
+        worst = sorted(values, key=lambda n: (math.inf if (v := values[n]) is None else sign * v, n))
+        shown = _figures(speakers, worst[:MAX_GROUPS], figure, draws)
+        result.append(Breakdown("speaker", shown, len(worst) - len(shown)))
     return result
 
 
 def binned(
-    found: Sequence[Outcome], x: Callable[[Outcome], float | None], scale: float, draws: Draws
+    found: Sequence[Outcome], figure: Figure, x: Callable[[Outcome], float | None], draws: Draws
 ) -> list[Bin]:
     """The figure by a number that utterances have, in bins of one round width; utterances without it are left
     out. Nothing where fewer than two bins would be filled."""
-    numbers = [(value, o) for o in found if (value := x(o)) is not None]
-    edges = round_edges([value for value, _ in numbers])
+    numbers = {o.number: value for o in found if (value := x(o)) is not None}
+    edges = round_edges(list(numbers.values()))
     if len(edges) < 3:
         return []
-    at = {id(o): _bin_of(value, edges) for value, o in numbers}
-    groups = _groups([o for _, o in numbers], lambda o: at[id(o)], scale, draws)
-    return [Bin(edges[i], edges[i + 1], groups.get(i, _EMPTY)) for i in range(len(edges) - 1)]
+    bins = _split([o for o in found if o.number in numbers], lambda o: _bin_of(numbers[o.number], edges))
+    whole = range(len(edges) - 1)
+    groups = _figures({i: bins.get(i, []) for i in whole}, whole, figure, draws)
+    return [Bin(edges[i], edges[i + 1], groups[i]) for i in whole]
 
 
 def counted(values: Sequence[float]) -> list[Bin]:
@@ -106,14 +101,6 @@ def counted(values: Sequence[float]) -> list[Bin]:
         return []
     counts = Counter(_bin_of(value, edges) for value in values)
     return [Bin(edges[i], edges[i + 1], Group("", counts[i], None, None)) for i in range(len(edges) - 1)]
-
-
-def seconds_of(sample: Sample) -> float | None:
-    """How long an utterance is, where its data tell without a look at the audio."""
-    if sample.get("duration"):
-        return float(sample["duration"])
-    end = sample.get("end")
-    return float(end) - float(sample.get("start") or 0) if end not in (None, -1) else None
 
 
 def round_edges(values: Sequence[float]) -> list[float]:
@@ -136,37 +123,32 @@ def round_step(least: float) -> float:
     return next(round(m * power, 12) for m in (1, 2, 5, 10) if m * power >= least * (1 - 1e-9))
 
 
-def _groups(
-    found: Iterable[Outcome], of: Callable[[Outcome], G | None], scale: float, draws: Draws
-) -> dict[G, Group]:
-    rows: dict[G, list[tuple[float, float]]] = {}
+def _split(found: Iterable[Outcome], of: Callable[[Outcome], G | None]) -> dict[G, list[int]]:
+    """Group -> numbers of its utterances."""
+    numbers: dict[G, list[int]] = {}
     for outcome in found:
         if (group := of(outcome)) is not None:
-            rows.setdefault(group, []).append(outcome.adds)
+            numbers.setdefault(group, []).append(outcome.number)
+    return numbers
 
-    def statistic(sums: FloatArray) -> FloatArray:
-        return scale / 100 * bootstrap.ratio(sums)
 
-    result = {}
-    for group, adds in rows.items():
-        over, under = (sum(part) for part in zip(*adds))
-        interval = bootstrap.interval(adds, statistic, draws=draws) if draws.count else None
-        result[group] = Group(str(group), len(adds), scale * over / under if under else None, interval)
-    return result
+def _figures(groups: Mapping[G, list[int]], shown: Iterable[G], figure: Figure, draws: Draws) -> list[Group]:
+    return [
+        Group(str(name), len(groups[name]), (part := _part(figure, groups[name])).value, part.interval(draws))
+        for name in shown
+    ]
+
+
+def _part(figure: Figure, numbers: list[int]) -> Figure:
+    """The figure of some of its utterances, without the rows that none of them adds."""
+    kept, kinds = np.unique(figure.kinds[numbers], return_inverse=True)
+    return Figure(figure.rows[kept], kinds.ravel(), figure.statistic)
 
 
 def _bin_of(value: float, edges: Sequence[float]) -> int:
     return max(0, min(len(edges) - 2, int((value - edges[0]) / (edges[1] - edges[0]) + 1e-9)))
 
 
-def _speaker(outcome: Outcome) -> str | None:
-    return outcome.sample.get("speaker")
-
-
 def _label(sample: Sample, field: LabelField) -> str | None:
     value = sample.get(field.name)
     return field.canonical(str(value)) if value else None
-
-
-def _by_name(groups: dict[str, Group]) -> list[Group]:
-    return [groups[name] for name in sorted(groups)]
