@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 
 from wenet_osum.score.bootstrap import Draws
 from wenet_osum.score.figure import Figure
-from wenet_osum.score.page.outcomes import Outcome, Sample
+from wenet_osum.score.page.outcomes import Outcome
 from wenet_osum.tasks import LabelField
 
 MAX_GROUPS = 20  # shown of one kind; speakers can be thousands
@@ -65,7 +66,7 @@ def breakdowns(
     if len(languages) > 1:
         result.append(Breakdown("language", _figures(languages, sorted(languages), figure, draws)))
     for f in fields:
-        labels = _split(found, lambda o, f=f: _label(o.sample, f))  # type: ignore[misc]
+        labels = _by_label(found, f)
         if len(labels) > 1:
             present = [value for value in f.values if value in labels]
             result.append(Breakdown(f.name, _figures(labels, present, figure, draws)))
@@ -105,16 +106,16 @@ def counted(values: Sequence[float]) -> list[Bin]:
 
 def round_edges(values: Sequence[float]) -> list[float]:
     """Edges of at most `MAX_BINS` bins, each 1, 2 or 5 times a power of ten wide, from the least value to where
-    99 of 100 are."""
+    99 of 100 are; none where those are all the same."""
     if not values:
         return []
     ordered = sorted(values)
     low, high = ordered[0], ordered[math.ceil(0.99 * len(ordered)) - 1]
-    if high <= low:
+    if high - low < 1e-6 * max(1.0, abs(high)):
         return []
     step = round_step((high - low) / (MAX_BINS - 1))
     first, last = math.floor(low / step + 1e-9), math.floor(high / step + 1e-9)
-    return [round(i * step, 9) for i in range(first, last + 2)]
+    return [round(i * step, 12) for i in range(first, last + 2)]
 
 
 def round_step(least: float) -> float:
@@ -132,6 +133,11 @@ def _split(found: Iterable[Outcome], of: Callable[[Outcome], G | None]) -> dict[
     return numbers
 
 
+def _by_label(found: Iterable[Outcome], field: LabelField) -> dict[str, list[int]]:
+    canonical = functools.cache(field.canonical)
+    return _split(found, lambda o: canonical(str(o.sample[field.name])) if o.sample.get(field.name) else None)
+
+
 def _figures(groups: Mapping[G, list[int]], shown: Iterable[G], figure: Figure, draws: Draws) -> list[Group]:
     return [
         Group(str(name), len(groups[name]), (part := _part(figure, groups[name])).value, part.interval(draws))
@@ -141,14 +147,9 @@ def _figures(groups: Mapping[G, list[int]], shown: Iterable[G], figure: Figure, 
 
 def _part(figure: Figure, numbers: list[int]) -> Figure:
     """The figure of some of its utterances, without the rows that none of them adds."""
-    kept, kinds = np.unique(figure.kinds[numbers], return_inverse=True)
+    kept, kinds = np.unique(figure.kinds[np.array(numbers, dtype=np.int64)], return_inverse=True)
     return Figure(figure.rows[kept], kinds.ravel(), figure.statistic)
 
 
 def _bin_of(value: float, edges: Sequence[float]) -> int:
     return max(0, min(len(edges) - 2, int((value - edges[0]) / (edges[1] - edges[0]) + 1e-9)))
-
-
-def _label(sample: Sample, field: LabelField) -> str | None:
-    value = sample.get(field.name)
-    return field.canonical(str(value)) if value else None
