@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from wenet_osum.bin.score_report import add_report_flags, check_report_flags, write_report
+from wenet_osum.bin.score_report import add_report_flags, check_report_flags, report_facts, write_report
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write
 from wenet_osum.score.bootstrap import Draws
@@ -64,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tasks = load_tasks(*args.task_conf)
     required = [tasks.find(name).name for name in args.require.split(",") if name.strip()]
     get_normalizer(args.normalizer)  # a wrong name is told before the work, not after
+    facts = None if args.no_report else report_facts(args)
     samples = read_references(args.data, tasks)
 
     if args.normalizer == "wenet" and (cut := sum(cuts_words(s.get("txt") or "") for s in samples)):
@@ -95,8 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with atomic_write(args.svg) as f:
             f.write(console.export_svg(title="osum score"))
     console.print(f"scores: {output}", markup=False, highlight=False)
-    if not args.no_report:
-        report = write_report(args, scores, decoded, samples, tasks, output)
+    if facts is not None:
+        report = write_report(args, facts, scores, decoded, samples, tasks, output)
         console.print(f"report: {report}", markup=False, highlight=False)
     if without := [name for name in required if scores.get(name, {}).get("value") is None]:
         raise OsumError(args.decode_dir, f"no score for {', '.join(without)}", "decode what is required")

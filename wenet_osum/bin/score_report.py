@@ -9,7 +9,7 @@ from typing import Any
 
 from wenet_osum.fileio import atomic_write
 from wenet_osum.score.bootstrap import Draws
-from wenet_osum.score.page import Decoded, Limits, build_page, gather_facts, render
+from wenet_osum.score.page import Decoded, Limits, RunFacts, build_page, gather_facts, render
 from wenet_osum.tasks import TaskTable
 
 
@@ -37,8 +37,24 @@ def check_report_flags(parser: argparse.ArgumentParser, args: argparse.Namespace
         parser.error("--report and --no_report: give one of them")
 
 
+def report_facts(args: argparse.Namespace) -> RunFacts:
+    """What is known of the run before anything is scored.
+
+    Raises:
+        OsumError: ``--config`` cannot be read.
+    """
+    pairs = [
+        ("references", args.data),
+        ("decoded", f"{args.decode_dir}, mode {args.mode}"),
+        ("normaliser", f"{args.normalizer}, for transcripts"),
+        ("bootstrap", f"{args.resamples} draws, seed {args.seed}"),
+    ]
+    return gather_facts(pairs, args.decode_dir, args.config)
+
+
 def write_report(
     args: argparse.Namespace,
+    facts: RunFacts,
     scores: Mapping[str, Mapping[str, Any]],
     decoded: Mapping[str, Decoded],
     samples: Sequence[Mapping[str, Any]],
@@ -48,22 +64,16 @@ def write_report(
     """Write the page of the scores in ``output``; its path.
 
     Raises:
-        OsumError: ``--config`` or a file of the decode dir cannot be read.
+        OsumError: a file of the decode dir cannot be read.
     """
     path = Path(args.report) if args.report else output.with_name("report.html")
-    pairs = [
-        ("references", args.data),
-        ("decoded", f"{args.decode_dir}, mode {args.mode}"),
-        ("normaliser", f"{args.normalizer}, for transcripts"),
-        ("bootstrap", f"{args.resamples} draws, seed {args.seed}"),
-    ]
     page = build_page(
         f"{args.decode_dir} ({args.mode})",
         scores,
         decoded,
         samples,
         tasks,
-        gather_facts(pairs, args.decode_dir, args.config),
+        facts,
         args.normalizer,
         Draws(args.resamples, args.seed),
         Limits(args.report_worst, int(1e6 * args.report_audio_mb)),

@@ -2,6 +2,6 @@
 
 from wenet_osum.score.page.build import Decoded, Limits, Page, build_page
 from wenet_osum.score.page.html import render
-from wenet_osum.score.page.run_facts import gather_facts
+from wenet_osum.score.page.run_facts import RunFacts, gather_facts
 
-__all__ = ["Decoded", "Limits", "Page", "build_page", "gather_facts", "render"]
+__all__ = ["Decoded", "Limits", "Page", "RunFacts", "build_page", "gather_facts", "render"]
