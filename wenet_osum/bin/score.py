@@ -95,10 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.svg:
         with atomic_write(args.svg) as f:
             f.write(console.export_svg(title="osum score"))
-    console.print(f"scores: {output}", markup=False, highlight=False)
+    console.print(f"scores: {output}", markup=False, highlight=False, soft_wrap=True)
     if facts is not None:
         report = write_report(args, facts, scores, decoded, samples, tasks, output)
-        console.print(f"report: {report}", markup=False, highlight=False)
+        console.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
     if without := [name for name in required if scores.get(name, {}).get("value") is None]:
         raise OsumError(args.decode_dir, f"no score for {', '.join(without)}", "decode what is required")
     return 0
