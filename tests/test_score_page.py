@@ -288,7 +288,9 @@ def test_report_escapes_hostile_text(tmp_path):
     assert "a␀b␛[31m␡" in text
     # what has a direction of its own is kept apart from what is around it
     assert all("\u202e" not in node.text or node.find("bdi") for node in root.find("li", class_="example"))
-    assert [d.attrs["dir"] for d in root.find("div", class_="aligned")].count("rtl") == 2
+    assert [d.attrs["dir"] for d in root.find("div", class_="aligned")].count(
+        "rtl"
+    ) == 1  # its transcript is right, and so in one list
     assert len(html) < 300_000
 
 
@@ -461,7 +463,7 @@ def test_bins_hold_every_value(values):
     assert edges == sorted(set(edges))
     assert sum(b.group.utterances for b in groups.counted(values)) == (len(values) if len(edges) >= 3 else 0)
     if edges:
-        assert edges[0] <= min(values)
+        assert edges[0] <= min(values) + 1e-6
         inside = sum(v < edges[-1] for v in values)
         assert inside >= 0.99 * len(values) - 1
 

@@ -61,10 +61,10 @@ def read_shares(path: Path) -> dict[str, Probabilities]:
     for n, line in read_lines(path):
         try:
             row = json.loads(line)
-            if "probabilities" in row:
+            if by_field := row.get("probabilities"):
                 shares[row["key"]] = {
                     field: {value: float(share) for value, share in by_value.items()}
-                    for field, by_value in row["probabilities"].items()
+                    for field, by_value in by_field.items()
                 }
         except (ValueError, KeyError, TypeError, AttributeError):
             raise OsumError(f"{path}:{n}", "no line of answers.jsonl", "decode again") from None
