@@ -1,4 +1,4 @@
-"""Time shifts worked out by hand."""
+"""Which words have a time shift; test_scorer_reference.py has the averages."""
 
 import pytest
 
@@ -8,25 +8,10 @@ from wenet_osum.tasks import Word
 REF = [Word(0.0, 0.4, "good"), Word(0.5, 0.9, "morning"), Word(1.0, 1.3, "all")]
 
 
-def test_shifts_of_equal_words():
-    hyp = [Word(0.02, 0.40, "good"), Word(0.45, 0.99, "morning"), Word(1.0, 1.4, "all")]
-    result = shift_scores({"u": REF}, {"u": hyp})
-    # absolute shifts: 20 0 | 50 90 | 0 100 ms over 6 boundaries
-    assert result["value"] == pytest.approx(260 / 6)
-    assert result["token_sum_ms"] == pytest.approx(260 / 3)
-    assert result["start_bias_ms"] == pytest.approx((20 - 50 + 0) / 3)
-    assert result["end_bias_ms"] == pytest.approx((0 + 90 + 100) / 3)
-    assert result["aligned"] == 100.0
-    assert result["counts"] == {"utterances": 1, "ref_words": 3, "aligned_words": 3}
-
-
 def test_only_words_that_both_have_are_compared():
     # "good" -> "god" (substituted, far off), "oh" inserted, "all" deleted: only "morning" has a shift
     hyp = [Word(5.0, 6.0, "god"), Word(0.6, 0.9, "Morning"), Word(0.9, 1.0, "oh")]
     assert word_shifts(REF, hyp) == [(pytest.approx(0.1), pytest.approx(0.0))]
-    result = shift_scores({"u": REF}, {"u": hyp})
-    assert result["value"] == pytest.approx(50.0)
-    assert result["aligned"] == pytest.approx(100 / 3)
 
 
 def test_insertion_in_front_does_not_shift_the_pairing():
@@ -38,15 +23,6 @@ def test_chinese_characters_and_marks():
     ref = [Word(0.0, 0.2, "你"), Word(0.2, 0.4, "好")]
     hyp = [Word(0.0, 0.2, "你"), Word(0.3, 0.4, "好。"), Word(0.4, 0.4, "。")]
     assert word_shifts(ref, hyp) == [(0.0, 0.0), (pytest.approx(0.1), 0.0)]
-
-
-def test_words_are_pooled_over_utterances():
-    # 1 word 100 ms off at both ends, 3 words exact: 200 ms over 8 boundaries
-    result = shift_scores({"a": [Word(0, 1, "x")], "b": REF}, {"a": [Word(0.1, 1.1, "x")], "b": REF})
-    assert result["value"] == pytest.approx(25.0)
-    low, high = result["interval"]
-    assert low == 0.0
-    assert high == pytest.approx(100.0)
 
 
 def test_missing_hypothesis_lowers_the_aligned_share():

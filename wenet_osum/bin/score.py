@@ -7,6 +7,8 @@ Example:
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,17 +20,20 @@ from wenet_osum.bin.score_report import add_report_flags, check_report_flags, re
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write
 from wenet_osum.score.bootstrap import Draws
+from wenet_osum.score.compare import compare
+from wenet_osum.score.endpoint import Endpoint
 from wenet_osum.score.figure import render
 from wenet_osum.score.files import find_decoded, read_hypotheses, read_references
+from wenet_osum.score.judge import judge_tree
 from wenet_osum.score.normalizer import NORMALIZERS, get_normalizer
-from wenet_osum.score.page import Decoded
-from wenet_osum.score.report import format_table, write_scores
+from wenet_osum.score.report import format_comparison, format_table, write_scores
 from wenet_osum.score.score import score_tree
 from wenet_osum.score.wenet_tokens import cuts_words
-from wenet_osum.tasks import load_tasks
+from wenet_osum.tasks import TaskTable, load_tasks
 
 # A table that goes to a file or a log is not cut to a terminal's 80 columns.
 _WIDTH_OF_A_FILE = 160
+_KEY = "OPENAI_API_KEY"
 
 
 def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -47,6 +52,17 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default="wenet",
         help=f"for transcripts: {', '.join(NORMALIZERS)} or whisper_en:normalizer.json",
     )
+    parser.add_argument(
+        "--against", metavar="DECODE_DIR", help="another decode of the same data to compare with"
+    )
+    parser.add_argument("--judge", metavar="URL", help=f"chat endpoint that grades replies; key: ${_KEY}")
+    parser.add_argument("--judge_model", help="the judge's model, as its endpoint calls it")
+    parser.add_argument(
+        "--judge_body",
+        type=json.loads,
+        default={"temperature": 0},
+        help="JSON of further fields of a request",
+    )
     parser.add_argument("--resamples", type=int, default=1000, help="draws of the bootstrap")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     add_report_flags(parser)
@@ -56,6 +72,10 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--resamples: give a positive number")
     if args.seed < 0:
         parser.error("--seed: give 0 or more")
+    if bool(args.judge) != bool(args.judge_model):
+        parser.error("give --judge and --judge_model together")
+    if not isinstance(args.judge_body, dict):
+        parser.error("--judge_body: give a JSON object")
     return args
 
 
@@ -72,21 +92,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"warning: {args.data}: {what}; --normalizer no_marks keeps words whole", file=sys.stderr)
 
     draws = Draws(args.resamples, args.seed)
-    scores: dict[str, dict[str, Any]] = {}
-    decoded: dict[str, Decoded] = {}
-    for name, path in find_decoded(args.decode_dir, args.mode, tasks).items():
-        task, hyps = tasks[name], read_hypotheses(path)
-        if not any(task.supported_by(sample) for sample in samples):
-            print(f"warning: {path}: {args.data} has no reference for {name}; not scored", file=sys.stderr)
-            continue
-        if strangers := hyps.keys() - {sample["key"] for sample in samples}:
-            what = f"{len(strangers)} answers to ids that {args.data} does not have, such as {min(strangers)}"
-            print(f"warning: {path}: {what}; not scored", file=sys.stderr)
-        tree = score_tree(task, samples, hyps, args.normalizer)
-        scores[name] = render(tree, draws)
-        decoded[name] = Decoded(task, hyps, path, tree["value"])
-    if not scores:
-        raise OsumError(args.data, f"no reference for any task in {args.decode_dir}", "give its own --data")
+    trees = score_dir(args, args.decode_dir, tasks, samples)
+    scores = {name: render(tree, draws) for name, tree in trees.items()}
+    if args.against:
+        others = score_dir(args, args.against, tasks, samples)
+        for name in trees:
+            if name not in others:
+                print(f"warning: {args.against}: no {name} to compare with", file=sys.stderr)
+                continue
+            found = compare(trees[name], others[name], draws)
+            scores[name]["against"] = {"decode_dir": args.against, "mode": args.mode, "scores": found}
 
     output = Path(args.output or Path(args.decode_dir) / "scores.json")
     write_scores(scores, output)
@@ -95,13 +110,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.svg:
         with atomic_write(args.svg) as f:
             f.write(console.export_svg(title="osum score"))
+    if args.against:
+        console.print(format_comparison(scores, title=f"{args.decode_dir} against {args.against}"))
     console.print(f"scores: {output}", markup=False, highlight=False, soft_wrap=True)
     if facts is not None:
-        report = write_report(args, facts, scores, decoded, samples, tasks, output)
+        report = write_report(args, facts, trees, scores, samples, tasks, output)
         console.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
     if without := [name for name in required if scores.get(name, {}).get("value") is None]:
         raise OsumError(args.decode_dir, f"no score for {', '.join(without)}", "decode what is required")
     return 0
+
+
+def score_dir(
+    args: argparse.Namespace, decode_dir: str, tasks: TaskTable, samples: Sequence[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Task name -> `score.score_tree`'s result, of what was decoded into a folder; tells what is not scored."""
+    trees: dict[str, dict[str, Any]] = {}
+    for name, path in find_decoded(decode_dir, args.mode, tasks).items():
+        task, hyps = tasks[name], read_hypotheses(path)
+        if not any(task.supported_by(sample) for sample in samples):
+            print(f"warning: {path}: {args.data} has no reference for {name}; not scored", file=sys.stderr)
+            continue
+        if strangers := hyps.keys() - {sample["key"] for sample in samples}:
+            what = f"{len(strangers)} answers to ids that {args.data} does not have, such as {min(strangers)}"
+            print(f"warning: {path}: {what}; not scored", file=sys.stderr)
+        trees[name] = score_tree(task, samples, hyps, args.normalizer)
+        if args.judge and task.reply:
+            endpoint = Endpoint(args.judge, args.judge_model, os.environ.get(_KEY), args.judge_body)
+            trees[name]["judge"] = judge_tree(task, samples, hyps, endpoint, path.with_name("judge.jsonl"))
+    if not trees:
+        raise OsumError(args.data, f"no reference for any task in {decode_dir}", "give its own --data")
+    return trees
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 
 from wenet_osum.fileio import atomic_write
 from wenet_osum.score.bootstrap import Draws
+from wenet_osum.score.files import find_decoded, read_hypotheses
 from wenet_osum.score.page import Decoded, Limits, RunFacts, build_page, gather_facts, render
 from wenet_osum.tasks import TaskTable
 
@@ -49,24 +50,36 @@ def report_facts(args: argparse.Namespace) -> RunFacts:
         ("normaliser", f"{args.normalizer}, for transcripts"),
         ("bootstrap", f"{args.resamples} draws, seed {args.seed}"),
     ]
+    if args.against:
+        pairs.append(("compared with", args.against))
+    if args.judge:
+        pairs.append(("judge", f"{args.judge_model}"))
     return gather_facts(pairs, args.decode_dir, args.config)
 
 
 def write_report(
     args: argparse.Namespace,
     facts: RunFacts,
+    trees: Mapping[str, Mapping[str, Any]],
     scores: Mapping[str, Mapping[str, Any]],
-    decoded: Mapping[str, Decoded],
     samples: Sequence[Mapping[str, Any]],
     tasks: TaskTable,
     output: Path,
 ) -> Path:
     """Write the page of the scores in ``output``; its path.
 
+    Args:
+        trees: task name -> `score.score_tree`'s result, which ``scores`` are made of.
+
     Raises:
         OsumError: a file of the decode dir cannot be read.
     """
     path = Path(args.report) if args.report else output.with_name("report.html")
+    paths = find_decoded(args.decode_dir, args.mode, tasks)
+    decoded = {
+        name: Decoded(tasks[name], read_hypotheses(paths[name]), paths[name], tree["value"])
+        for name, tree in trees.items()
+    }
     page = build_page(
         f"{args.decode_dir} ({args.mode})",
         scores,

@@ -53,18 +53,20 @@ def compare(tree: Tree, other: Tree, draws: Draws = DEFAULT) -> dict[str, dict[s
     """Every score that two trees of one task both hold (`score.score_tree` on the same references).
 
     Returns:
-        the score's name (``accuracy``, ``emotion macro_f1``, ``transcript mer``, ``zh cer``) -> see
-        `compare_figures`.
+        the score's name (`figures_of`) -> see `compare_figures`.
     """
-    others = dict(_figures(other))
-    return {name: compare_figures(f, others[name], draws) for name, f in _figures(tree) if name in others}
+    others = dict(figures_of(other))
+    return {name: compare_figures(f, others[name], draws) for name, f in figures_of(tree) if name in others}
 
 
-def _figures(tree: Tree, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Figure]]:
+def figures_of(tree: Tree, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Figure]]:
+    """Every score of a tree, with a name of its own: ``accuracy``, ``emotion macro_f1``, ``transcript mer``."""
     for name, part in tree.items():
         if isinstance(part, Figure):
             last = tree.get("metric", "") if name == "value" else name
             yield " ".join(dict.fromkeys([*path, last])).strip(), part
+        elif name == "fields" and len(part) == 1:  # whose accuracy is the value itself
+            yield from figures_of({k: {**v, "accuracy": None} for k, v in part.items()}, path)
         elif isinstance(part, Mapping):
             # these two only hold the scores apart
-            yield from _figures(part, path if name in ("fields", "by_lang") else (*path, name))
+            yield from figures_of(part, path if name in ("fields", "by_lang") else (*path, name))

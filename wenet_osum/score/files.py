@@ -8,6 +8,7 @@ from typing import Any
 
 from wenet_osum.dataset.kaldi import read_data_dir
 from wenet_osum.dataset.lists import read_raw_list
+from wenet_osum.dataset.tables import read_table, stop
 from wenet_osum.errors import OsumError
 from wenet_osum.fileio import read_lines
 from wenet_osum.tasks import TaskTable
@@ -63,12 +64,21 @@ def find_decoded(decode_dir: str | Path, mode: str, tasks: TaskTable) -> dict[st
 def read_references(path: str | Path, tasks: TaskTable) -> list[dict[str, Any]]:
     """Sample dicts of a Kaldi data dir or of a raw list.
 
+    Of a dir's ``utt2question`` and ``utt2description``, which scoring alone reads, a sample gets ``question`` and
+    ``description``: what a judge of replies is shown (AIR-Bench's questions are written, not spoken).
+
     Raises:
         OsumError: neither is there, it is empty, or a line of it is bad.
     """
     path = Path(path)
     if path.is_dir():
         samples = read_data_dir(path, tasks)
+        for field in ("question", "description"):
+            if (file := path / f"utt2{field}").is_file():
+                table = read_table(file, stop)
+                for sample in samples:
+                    if sample["key"] in table:
+                        sample[field] = table[sample["key"]].value
     elif path.is_file():
         samples = []
         for where, sample in read_raw_list(path):

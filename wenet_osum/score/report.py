@@ -77,6 +77,40 @@ def name_of(metric: str) -> tuple[str, str]:
     return _NAMES.get(metric, (metric, ""))
 
 
+COMPARED = (
+    *(("task", "left"), ("score", "left"), ("value", "right"), ("other", "right")),
+    *(("difference", "right"), ("interval", "right"), ("p", "right")),
+)
+COMPARED_CAPTION = "interval of the difference: 95 %, paired bootstrap over utterances"
+
+
+def comparison_rows(scores: Scores) -> list[list[str]]:
+    """A row a score of each task that was compared (`compare.compare`), a cell for each of `COMPARED`."""
+    return [
+        [
+            task,
+            name,
+            _number(found["value"]),
+            _number(found["other"]),
+            _number(found["difference"]),
+            _interval(found["interval"]),
+            "" if found["p"] is None else f"{found['p']:.3f}",
+        ]
+        for task, score in ordered(scores).items()
+        for name, found in score.get("against", {}).get("scores", {}).items()
+    ]
+
+
+def format_comparison(scores: Scores, title: str = "") -> Table:
+    """A rich table of `comparison_rows`."""
+    table = Table(title=title or None, caption=COMPARED_CAPTION)
+    for name, justify in COMPARED:
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for row in comparison_rows(scores):
+        table.add_row(*row)
+    return table
+
+
 def _beside(score: Mapping[str, Any]) -> list[str]:
     parts = []
     for lang, rate in score.get("by_lang", {}).items():
@@ -87,7 +121,7 @@ def _beside(score: Mapping[str, Any]) -> list[str]:
         # a single field's accuracy is the value itself
         accuracy = f"accuracy {_number(field['accuracy'], '%')}, " if len(score["fields"]) > 1 else ""
         parts.append(f"{name}: {accuracy}F1 {_number(field['macro_f1'])}, UAR {_number(field['uar'])}")
-    for name in ("bleu", "chrf"):
+    for name in ("bleu", "chrf", "judge"):
         if score.get(name):
             parts.append(f"{name} {_number(score[name]['value'])}")
     if "transcript" in score:

@@ -40,7 +40,8 @@ def shift_scores(
     ``value`` (``aas_ms``) = mean of the absolute start and end shifts, over the boundaries of all
     aligned words, in milliseconds (accumulated averaging shift, Shi et al. 2023, arXiv:2301.12343).
     ``token_sum_ms`` = mean over aligned words of the sum of both shifts, twice the former: it is
-    what the AAS script of FunASR prints, and the scripts made after it; compare like with like.
+    what the AAS script of FunASR prints, and those made after it, OSUM's author's among them; compare like
+    with like.
     ``aligned`` = percent of reference words that have a shift. A missing or wordless hypothesis
     adds no shift but lowers ``aligned``, so the two are to be read together.
     ``start_bias_ms`` and ``end_bias_ms`` are mean signed shifts (positive: too late).

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from wenet_osum.errors import OsumError
@@ -24,6 +25,7 @@ _ATOM = re.compile("<\\s*([^<>\\s]+)\\s*>")
 _TAG = re.compile(f"\\s*(?:{_ATOM.pattern}\\s*)+")
 
 
+@lru_cache(maxsize=1024)  # lists name one of a few tasks in every line
 def tag_atoms(tag: str) -> tuple[str, ...]:
     """The atoms of a task tag, upper-case; blanks between them or none; empty when it is no tag."""
     return tuple(a.upper() for a in _ATOM.findall(tag)) if _TAG.fullmatch(tag) else ()

@@ -10,13 +10,18 @@ import re
 # Han: the unified block (all that OSUM knows), extension A, compatibility, extensions B and up.
 _HAN = "\u4e00-\u9fff\u3400-\u4dbf\uf900-\ufaff\U00020000-\U000323af"
 _IS_HAN = re.compile(f"[{_HAN}]")
-_NO_SPACE_BESIDE = re.compile(f"\\s*([{_HAN}<>])\\s*")
+_SPACE_BESIDE = re.compile(f" (?=[{_HAN}<>])|(?<=[{_HAN}<>]) ")
 _WORD = re.compile(f"[{_HAN}]|[^\\s{_HAN}]+")
 
 
 def is_cjk(char: str) -> bool:
     """Whether ``char`` (one character) is a Chinese character; kana and hangul are not."""
     return _IS_HAN.match(char) is not None
+
+
+def has_cjk(text: str) -> bool:
+    """Whether there is a Chinese character in ``text``."""
+    return _IS_HAN.search(text) is not None
 
 
 def process_text(text: str) -> str:
@@ -29,7 +34,8 @@ def process_text(text: str) -> str:
         >>> process_text("Hello World 你 好 <HAPPY>")
         'hello world你好<happy>'
     """
-    return _NO_SPACE_BESIDE.sub(r"\1", " ".join(text.lower().split()))
+    text = " ".join(text.lower().split())
+    return _SPACE_BESIDE.sub("", text) if " " in text else text
 
 
 def split_words(text: str) -> list[str]:

@@ -20,7 +20,7 @@ from wenet_osum.score.page.groups import Breakdown, Group, binned, breakdowns, c
 from wenet_osum.score.page.outcomes import Outcome, Sample, outcomes, seconds_of
 from wenet_osum.score.page.run_facts import RunFacts, set_aside
 from wenet_osum.score.page.worst import read_shares, sureness, worst
-from wenet_osum.score.report import COLUMNS, name_of, ordered, table_row
+from wenet_osum.score.report import COLUMNS, comparison_rows, name_of, ordered, table_row
 from wenet_osum.score.score import language_of
 from wenet_osum.tasks import Task, TaskTable
 from wenet_osum.text.normalize import split_words
@@ -78,12 +78,14 @@ class TaskPart:
 
 @dataclass
 class Page:
-    """The page; ``row`` of each task stands with the mark of its interval."""
+    """The page. ``rows``: of the table of scores, each with the mark of its interval; ``compared``: rows of the comparison
+    with another decode, if there was one."""
 
     title: str
     facts: RunFacts
     columns: Sequence[tuple[str, str]]
     rows: list[tuple[list[str], Markup]]
+    compared: list[list[str]]
     data: list[tuple[str, str]]
     histograms: list[Markup]
     parts: list[TaskPart]
@@ -127,6 +129,7 @@ def build_page(
         facts,
         COLUMNS,
         [(table_row(name, score), _mark(score)) for name, score in scores.items()],
+        comparison_rows(scores),
         _data(samples),
         _histograms(samples),
         [part for part, _ in parts],

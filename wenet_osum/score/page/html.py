@@ -5,6 +5,7 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from wenet_osum.score.page.build import Page
+from wenet_osum.score.report import COMPARED
 
 # Control characters are no part of HTML, and half a surrogate pair (of a file's name) none of UTF-8.
 _PICTURES = {i: 0x2400 + i for i in range(32) if chr(i) not in "\t\n\r"} | {0x7F: 0x2421}
@@ -24,4 +25,4 @@ def render(page: Page) -> str:
     )
     env.filters["percent"] = lambda value: "–" if value is None else f"{value:.0f} %"
     env.filters["figure"] = lambda value: "undefined" if value is None else f"{value:.2f}"
-    return env.get_template("page.html").render(page=page)
+    return env.get_template("page.html").render(page=page, compared=COMPARED)
