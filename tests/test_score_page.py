@@ -211,8 +211,8 @@ def test_report_has_word_times_plots_groups_and_the_run(html, folder):
     assert len(drawing.find("rect", class_="alone")) == 1  # "sat" was not answered
     asr = section(html, "task-asr")
     assert [p.attrs["aria-label"] for p in asr.find("svg", class_="plot")] == [
-        "mixed error rate, % by duration",
-        "mixed error rate, % by length of the reference",
+        "mixed error rate by duration",
+        "mixed error rate by length of the reference",
     ]
     kinds = [table.find("th")[0].text for table in asr.find("table", class_="group")]
     assert kinds == ["language", "emotion", "gender", "speaker"]

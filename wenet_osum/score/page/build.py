@@ -162,7 +162,7 @@ def _part(
         len(found),
         wrong,
         [_confusion(name, f["confusion"]) for name, f in score.get("fields", {}).items()],
-        _plots(decoded, found, shares, f"{metric}, {unit}", draws),
+        _plots(decoded, found, shares, metric, unit, draws),
         _groups(decoded, found, tasks, draws),
         [example for _, example in examples],
     )
@@ -180,7 +180,12 @@ def _confusion(name: str, confusion: Mapping[str, Any]) -> Confusion:
 
 
 def _plots(
-    decoded: Decoded, found: Sequence[Outcome], shares: Mapping[str, Any], axis: str, draws: Draws
+    decoded: Decoded,
+    found: Sequence[Outcome],
+    shares: Mapping[str, Any],
+    metric: str,
+    unit: str,
+    draws: Draws,
 ) -> list[Markup]:
     """The figure by duration, by length, by how sure the model was; those that the data allow."""
     task = decoded.task
@@ -197,7 +202,7 @@ def _plots(
     for what, x_name, x in kinds:
         bins = binned(found, decoded.figure, x, draws)
         if bins:
-            plots.append(svg.binned_plot(bins, f"{axis} by {what}", x_name, axis, _right_is_high(task)))
+            plots.append(svg.binned_plot(bins, f"{metric} by {what}", x_name, unit, _right_is_high(task)))
     return plots
 
 

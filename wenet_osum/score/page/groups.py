@@ -105,15 +105,16 @@ def counted(values: Sequence[float]) -> list[Bin]:
 
 
 def round_edges(values: Sequence[float]) -> list[float]:
-    """Edges of at most `MAX_BINS` bins, each 1, 2 or 5 times a power of ten wide, from the least value to where
-    99 of 100 are; none where those are all the same."""
+    """Edges of at most `MAX_BINS` bins, each 1, 2 or 5 times a power of ten wide (of whole numbers no less than 1), from
+    the least value to where 99 of 100 are; none where those are all the same."""
     if not values:
         return []
     ordered = sorted(values)
     low, high = ordered[0], ordered[math.ceil(0.99 * len(ordered)) - 1]
     if high - low < 1e-6 * max(1.0, abs(high)):
         return []
-    step = round_step((high - low) / (MAX_BINS - 1))
+    least = (high - low) / (MAX_BINS - 1)
+    step = round_step(max(1.0, least) if all(value == int(value) for value in values) else least)
     first, last = math.floor(low / step + 1e-9), math.floor(high / step + 1e-9)
     return [round(i * step, 12) for i in range(first, last + 2)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup, escape
@@ -41,9 +42,8 @@ def binned_plot(bins: Sequence[Bin], title: str, x_name: str, y_name: str, perce
                 Markup('<circle class="dot" cx="{}" cy="{}" r="4"/>').format(_n(x + wide / 2), _n(y))
             )
         parts.append(Markup("<g><title>{}</title>{}</g>").format(about, Markup("").join(marks)))
-        parts.append(_text(x, base + 14, f"{bin.low:g}", "middle"))
-    last = bins[-1]
-    parts.append(_text(_WIDTH - _RIGHT, base + 14, f"{last.high:g}+", "end"))
+        parts.append(_tick(x, base, bins, i))
+    parts.append(_side("utts", base - _COUNTS / 2))
     parts.append(_line(_LEFT, base, _WIDTH - _RIGHT, base, "axis"))
     parts.append(_text(_LEFT - 5, base - _COUNTS + 8, f"{most}", "end"))
     parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, base + 29, x_name, "middle", "name"))
@@ -61,8 +61,7 @@ def histogram(bins: Sequence[Bin], title: str, x_name: str) -> Markup:
         parts.append(
             Markup("<g><title>{}</title>{}</g>").format(about, _rect(x + 1, base - bar, wide - 2, bar, "bar"))
         )
-        parts.append(_text(x, base + 14, f"{bin.low:g}", "middle"))
-    parts.append(_text(_WIDTH - _RIGHT, base + 14, f"{bins[-1].high:g}+", "end"))
+        parts.append(_tick(x, base, bins, i))
     parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, base + 29, x_name, "middle", "name"))
     return _svg(_WIDTH, base + 36, title, parts)
 
@@ -154,10 +153,10 @@ def _top(groups: Iterable[Group]) -> float:
     highs = [g.interval[1] for g in groups if g.interval]
     most = max(values, default=0.0)
     most = max(most, min(2 * most, max(highs, default=0.0)))
-    step = round_step(most / 4) if most > 0 else 1.0
-    while step * 4 < most:
-        step *= 1.25
-    return step * 4
+    if most <= 0:
+        return 1.0
+    step = round_step(most / 10)  # a tenth of the axis, if that is not too coarse
+    return step * max(5, math.ceil(most / step - 1e-9))
 
 
 def axis_top(groups: Iterable[Group]) -> float:
@@ -171,13 +170,20 @@ def _axis(top: float, above: float, below: float, name: str) -> Markup:
         y = below - (below - above) * i / 2
         parts.append(_line(_LEFT, y, _WIDTH - _RIGHT, y, "axis" if i == 0 else "grid"))
         parts.append(_text(_LEFT - 5, y + 4, f"{top * i / 2:g}", "end"))
-    middle = (above + below) / 2
-    parts.append(
-        Markup(
-            '<text class="name" text-anchor="middle" transform="translate(11 {}) rotate(-90)">{}</text>'
-        ).format(_n(middle), name)
-    )
+    parts.append(_side(name, (above + below) / 2))
     return Markup("").join(parts)
+
+
+def _side(name: str, middle: float) -> Markup:
+    """A name along the left edge."""
+    return Markup(
+        '<text class="name" text-anchor="middle" transform="translate(11 {}) rotate(-90)">{}</text>'
+    ).format(_n(middle), name)
+
+
+def _tick(x: float, base: float, bins: Sequence[Bin], i: int) -> Markup:
+    """Where a bin begins; the last one goes on."""
+    return _text(x, base + 14, f"{bins[i].low:g}{'+' if i == len(bins) - 1 else ''}", "middle")
 
 
 def _svg(width: float, height: float, title: str, parts: Iterable[Markup], kind: str = "plot") -> Markup:
