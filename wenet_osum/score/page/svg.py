@@ -115,7 +115,7 @@ def timeline(ref: Sequence[Word], hyp: Sequence[Word], seconds: float) -> Markup
                     '<text x="50%" y="15" text-anchor="middle">{}</text></svg></g>'
                 ).format(about, _rect(x, y, wide, 22, kind), _n(x), y, _n(wide), word.word)
             )
-    step = round_step(end / 8) if end > 0 else 1.0
+    step = round_step(max(end / 8, 44 / scale)) if end > 0 else 1.0  # labels need room
     for i in range(int(end / step + 1e-9) + 1):
         parts.append(_line(scale * i * step + 1, 68, scale * i * step + 1, 72, "axis"))
         anchor = "start" if i == 0 else "middle"
