@@ -384,6 +384,16 @@ def test_report_tells_what_decoding_set_aside(tmp_path):
     assert "missing 1, truncated 1." in section(report(folder), "scores").text
 
 
+def test_report_has_the_comparison(tmp_path):
+    folder = make(tmp_path)
+    make(tmp_path / "b", answers={"asr": "a the cat sat\nb 你好\nc no\n"})
+    html = report(folder, "--against", str(folder / "b/decode"))
+    (table,) = [t for t in section(html, "scores").find("table") if "difference" in t.text]
+    rows = [[cell.text for cell in row.find("td")] for row in table.find("tr")[1:]]
+    assert ["asr", "mer", "50.00", "0.00", "50.00"] in [row[:5] for row in rows]
+    assert str(folder / "b/decode") in section(html, "run").text
+
+
 @pytest.mark.parametrize(
     ("flags", "files", "line"),
     [
