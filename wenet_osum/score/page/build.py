@@ -62,7 +62,7 @@ class Confusion:
 
 @dataclass
 class TaskPart:
-    """A task's section of the page."""
+    """A task's section of the page; ``sure``: whether the model's probabilities are known."""
 
     task: Task
     metric: str
@@ -70,6 +70,7 @@ class TaskPart:
     score: Mapping[str, Any]
     utterances: int
     wrong: int
+    sure: bool
     confusions: list[Confusion]
     plots: list[Markup]
     groups: list[tuple[Breakdown, list[tuple[Group, Markup]]]]
@@ -161,6 +162,7 @@ def _part(
         score,
         len(found),
         wrong,
+        bool(shares),
         [_confusion(name, f["confusion"]) for name, f in score.get("fields", {}).items()],
         _plots(decoded, found, shares, metric, unit, draws),
         _groups(decoded, found, tasks, draws),
