@@ -463,7 +463,8 @@ def test_worst_of_labels_takes_confusions_in_turn():
     shares = {k: {"emotion": {"happy": p}} for k, p in (("0", 0.5), ("1", 0.9), ("2", 0.7))}
     found = outcomes(task, refs, hyps, score_tree(task, refs, hyps)["value"])
     shown, wrong = worst(task, found, shares, 4)
-    assert [o.key for o in shown] == ["1", "5", "3", "2"] and wrong == 5
+    assert [o.key for o in shown] == ["1", "3", "2", "0"] and wrong == 5
+    assert [o.key for o in worst(task, found, shares, 9)[0]] == ["1", "3", "2", "0", "5"]  # 5 has no answer
 
 
 @given(st.lists(st.floats(-1e3, 1e4, allow_nan=False), max_size=60))

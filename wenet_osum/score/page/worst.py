@@ -25,7 +25,7 @@ def worst(
     """
     wrong = [o for o in found if o.badness[0] > 0]
     if not task.fields or task.align or task.reply:
-        ordered = sorted(wrong, key=lambda o: (*(-b for b in o.badness), o.key))
+        ordered = sorted(wrong, key=lambda o: (o.raw is None, *(-b for b in o.badness), o.key))
         return ordered[:count], len(wrong)
     confusions: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Outcome]] = {}
     for o in wrong:
@@ -34,9 +34,9 @@ def worst(
         confusions.setdefault(pair, []).append(o)
     queues = [confusions[pair] for pair in sorted(confusions, key=lambda p: (-len(confusions[p]), p))]
     for queue in queues:
-        queue.sort(key=lambda o: (-sureness(o, shares.get(o.key, {})), o.key))
+        queue.sort(key=lambda o: (o.raw is None, -sureness(o, shares.get(o.key, {})), o.key))
     in_turn = [queue[i] for i in range(count) for queue in queues if i < len(queue)]
-    return in_turn[:count], len(wrong)
+    return sorted(in_turn, key=lambda o: o.raw is None)[:count], len(wrong)
 
 
 def sureness(outcome: Outcome, shares: Probabilities) -> float:
