@@ -191,18 +191,18 @@ def _plots(
 ) -> list[Markup]:
     """The figure by duration, by length, by how sure the model was; those that the data allow."""
     task = decoded.task
-    kinds: list[tuple[str, str, Any]] = [("duration", "seconds", lambda o: o.seconds)]
+    kinds: list[tuple[str, str, Any, float]] = [("duration", "seconds", lambda o: o.seconds, 0.1)]
     if task.transcript:
-        kinds.append(("length of the reference", "tokens", lambda o: o.tokens))
+        kinds.append(("length of the reference", "tokens", lambda o: o.tokens, 1.0))
     if shares:
 
         def sure(o: Outcome) -> float | None:
             return sureness(o, shares[o.key]) if o.hyp and o.key in shares else None
 
-        kinds.append(("the answer's probability", "probability", sure))
+        kinds.append(("the answer's probability", "probability", sure, 0.1))
     plots = []
-    for what, x_name, x in kinds:
-        bins = binned(found, decoded.figure, x, draws)
+    for what, x_name, x, finest in kinds:
+        bins = binned(found, decoded.figure, x, draws, finest)
         if bins:
             plots.append(svg.binned_plot(bins, f"{metric} by {what}", x_name, unit, _right_is_high(task)))
     return plots

@@ -81,12 +81,16 @@ def breakdowns(
 
 
 def binned(
-    found: Sequence[Outcome], figure: Figure, x: Callable[[Outcome], float | None], draws: Draws
+    found: Sequence[Outcome],
+    figure: Figure,
+    x: Callable[[Outcome], float | None],
+    draws: Draws,
+    finest: float = 0.0,
 ) -> list[Bin]:
-    """The figure by a number that utterances have, in bins of one round width; utterances without it are left
-    out. Nothing where fewer than two bins would be filled."""
+    """The figure by a number that utterances have, in bins of one round width, no less than ``finest``; utterances without it
+    are left out. Nothing where fewer than two bins would be filled."""
     numbers = {o.number: value for o in found if (value := x(o)) is not None}
-    edges = round_edges(list(numbers.values()))
+    edges = round_edges(list(numbers.values()), finest)
     if len(edges) < 3:
         return []
     bins = _split([o for o in found if o.number in numbers], lambda o: _bin_of(numbers[o.number], edges))
@@ -104,7 +108,7 @@ def counted(values: Sequence[float]) -> list[Bin]:
     return [Bin(edges[i], edges[i + 1], Group("", counts[i], None, None)) for i in range(len(edges) - 1)]
 
 
-def round_edges(values: Sequence[float]) -> list[float]:
+def round_edges(values: Sequence[float], finest: float = 0.0) -> list[float]:
     """Edges of at most `MAX_BINS` bins, each 1, 2 or 5 times a power of ten wide (of whole numbers no less than 1), from
     the least value to where 99 of 100 are; none where those are all the same."""
     if not values:
@@ -113,7 +117,7 @@ def round_edges(values: Sequence[float]) -> list[float]:
     low, high = ordered[0], ordered[math.ceil(0.99 * len(ordered)) - 1]
     if high - low < 1e-6 * max(1.0, abs(high)):
         return []
-    least = (high - low) / (MAX_BINS - 1)
+    least = max(finest, (high - low) / (MAX_BINS - 1))
     step = round_step(max(1.0, least) if all(value == int(value) for value in values) else least)
     first, last = math.floor(low / step + 1e-9), math.floor(high / step + 1e-9)
     return [round(i * step, 12) for i in range(first, last + 2)]

@@ -24,5 +24,6 @@ def render(page: Page) -> str:
         finalize=lambda value: value.translate(_PICTURES) if isinstance(value, str) else value,
     )
     env.filters["percent"] = lambda value: "–" if value is None else f"{value:.0f} %"
+    env.filters["brief"] = lambda value: "–" if value is None else f"{value:.2f}"
     env.filters["figure"] = lambda value: "undefined" if value is None else f"{value:.2f}"
     return env.get_template("page.html").render(page=page, compared=COMPARED)

@@ -182,8 +182,12 @@ def _side(name: str, middle: float) -> Markup:
 
 
 def _tick(x: float, base: float, bins: Sequence[Bin], i: int) -> Markup:
-    """Where a bin begins; the last one goes on."""
-    return _text(x, base + 14, f"{bins[i].low:g}{'+' if i == len(bins) - 1 else ''}", "middle")
+    """Where a bin begins (the last one goes on), at as many bins as there is room for."""
+    labels = [f"{bin.low:g}" for bin in bins]
+    labels[-1] += "+"
+    room = (_WIDTH - _LEFT - _RIGHT) / len(bins)
+    every = math.ceil((6.5 * max(map(len, labels)) + 4) / room)
+    return _text(x, base + 14, labels[i], "middle") if i % every == 0 else Markup("")
 
 
 def _svg(width: float, height: float, title: str, parts: Iterable[Markup], kind: str = "plot") -> Markup:
