@@ -2,152 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
-from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile as sf
-from hypothesis import given
-from hypothesis import strategies as st
+from page_helpers import Node, audio, clip_file, make, report, section, tree
 
 from wenet_osum.bin.score import main
 from wenet_osum.errors import OsumError
-from wenet_osum.score.figure import Figure, ratio
-from wenet_osum.score.page import groups, run_facts, svg
-from wenet_osum.score.page.clips import MAX_SECONDS, Clip, Clips
-from wenet_osum.score.page.examples import MAX_STEPS, aligned, is_rtl
-from wenet_osum.score.page.outcomes import outcomes
-from wenet_osum.score.page.worst import worst
-from wenet_osum.score.score import score_tree
-from wenet_osum.tasks import Word, load_tasks
-
-VOID = {"meta", "link", "br", "input", "img"}
-
-
-class Node:
-    def __init__(self, tag: str, attrs: dict[str, str]):
-        self.tag, self.attrs, self.children = tag, attrs, []
-
-    def walk(self):
-        for child in self.children:
-            if isinstance(child, Node):
-                yield child
-                yield from child.walk()
-
-    def find(self, tag: str, **attrs: str) -> list[Node]:
-        def fits(node: Node) -> bool:
-            return all(value in node.attrs.get(name.rstrip("_"), "").split() for name, value in attrs.items())
-
-        return [node for node in self.walk() if node.tag == tag and fits(node)]
-
-    @property
-    def text(self) -> str:
-        return "".join(c if isinstance(c, str) else c.text for c in self.children)
-
-
-class Tree(HTMLParser):
-    """The page as a tree; an element that is not closed in its place is an error."""
-
-    def __init__(self, html: str):
-        super().__init__(convert_charrefs=True)
-        self.root = Node("", {})
-        self.stack = [self.root]
-        self.feed(html)
-        self.close()
-        assert self.stack == [self.root]
-
-    def handle_starttag(self, tag, attrs):
-        node = Node(tag, {name: value or "" for name, value in attrs})
-        self.stack[-1].children.append(node)
-        if tag not in VOID:
-            self.stack.append(node)
-
-    def handle_startendtag(self, tag, attrs):
-        self.stack[-1].children.append(Node(tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.stack.pop().tag == tag
-
-    def handle_data(self, data):
-        self.stack[-1].children.append(data)
-
-
-REFS = [
-    {
-        **{
-            "key": "a",
-            "txt": "the cat sat",
-            "emotion": "happy",
-            "speaker": "s1",
-            "duration": 1.0,
-            "lang": "en",
-        },
-        **{
-            "gender": "f",
-            "reply": "on a mat",
-            "align": [[0.1, 0.3, "the"], [0.3, 0.5, "cat"], [0.5, 0.9, "sat"]],
-        },
-    },
-    {
-        **{"key": "b", "txt": "你好", "emotion": "sad", "speaker": "s2", "duration": 2.0, "lang": "zh"},
-        **{"gender": "m", "reply": "你好", "align": [[0.1, 0.3, "你"], [0.3, 0.5, "好"]]},
-    },
-    {
-        "key": "c",
-        "txt": "no",
-        "emotion": "sad",
-        "speaker": "s2",
-        "duration": 3.5,
-        "lang": "en",
-        "gender": "m",
-    },
-]
-ANSWERS = {
-    "asr": "a the hat sat down\nb 你好\n",
-    "ser": "a the cat sat<sad>\nb 你好<sad>\nc no<happy>\n",
-    "srwt": "a <0.10>the<0.30><0.34>cat<0.50>\nb <0.10>你<0.30><0.30>好<0.50>\n",
-    "sttc": "a the cat sat<开始回答>on the mat\nb 你好<开始回答>你好\n",
-}
-SHARES = {"a": {"happy": 0.2, "sad": 0.8}, "b": {"sad": 1.0}, "c": {"happy": 0.6, "sad": 0.4}}
-
-
-def make(folder: Path, refs=REFS, answers=ANSWERS, seconds: float = 0.5) -> Path:
-    folder.mkdir(exist_ok=True, parents=True)
-    rng = np.random.default_rng(0)
-    lines = []
-    for n, ref in enumerate(refs):
-        wav = folder / f"{n}.wav"
-        sf.write(wav, 0.1 * rng.standard_normal(int(16000 * seconds)), 16000)
-        lines.append(json.dumps({"wav": str(wav), **ref}, ensure_ascii=False) + "\n")
-    (folder / "data.list").write_text("".join(lines), encoding="utf-8")
-    for task, text in answers.items():
-        out = folder / "decode" / task / "llm_greedy"
-        out.mkdir(parents=True)
-        (out / "text").write_text(text, encoding="utf-8")
-    if "ser" in answers:
-        rows = [{"key": key, "probabilities": {"emotion": shares}} for key, shares in SHARES.items()]
-        (folder / "decode/ser/llm_greedy/answers.jsonl").write_text(
-            "".join(json.dumps(r) + "\n" for r in rows)
-        )
-    return folder
-
-
-def report(folder: Path, *flags: str) -> str:
-    given_flags = ["--data", str(folder / "data.list"), "--decode_dir", str(folder / "decode"), *flags]
-    assert main(["--resamples", "20", *given_flags]) == 0
-    return (folder / "decode/report.html").read_text(encoding="utf-8")
-
-
-def tree(html: str) -> Node:
-    return Tree(html).root
 
 
 @pytest.fixture(scope="module")
@@ -158,11 +26,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def html(folder):
     return report(folder)
-
-
-def section(html: str, name: str) -> Node:
-    (found,) = (node for node in tree(html).find("section") if node.attrs["id"] == name)
-    return found
 
 
 def test_report_table_is_that_of_the_scores(folder, html, capsys):
@@ -294,24 +157,12 @@ def test_report_escapes_hostile_text(tmp_path):
     assert len(html) < 300_000
 
 
-def audio(html: str) -> list[str]:
-    return [node.attrs["src"] for node in tree(html).find("audio")]
-
-
 def test_report_recordings_play_and_the_same_twice(html):
     clips = audio(html)
     assert len(clips) == 2 + 1 + 2 + 1  # asr a c, srwt a, ser a c, sttc a
-    wave, rate = sf.read(_file(clips[0]))
+    wave, rate = sf.read(clip_file(clips[0]))
     assert rate == 16000 and abs(len(wave) - 8000) < 3000
     assert "6 in this page" in section(html, "run").text
-
-
-def _file(src: str):
-    import io
-
-    head, _, data = src.partition(",")
-    assert head == "data:audio/mpeg;base64"
-    return io.BytesIO(base64.b64decode(data, validate=True))
 
 
 def test_report_audio_budget_is_kept_and_told(tmp_path):
@@ -434,109 +285,6 @@ def test_report_of_many_utterances_stays_small(tmp_path):
     assert "3 of 2000 with an error" in asr.text and "1980 more are not shown" in asr.text
     assert "durations are not in the data" in section(html, "data").text
     assert len(html) < 60_000
-
-
-@pytest.mark.parametrize("name", ["asr", "srwt", "ser", "sttc", "age_gender"])
-def test_outcomes_add_up_to_the_score(name):
-    task = load_tasks()[name]
-    refs = [{"wav": "x", **ref, **({"age": "old"} if name == "age_gender" else {})} for ref in REFS]
-    text = ANSWERS.get(name, "a the cat sat<old><female>\nb x<adult>\n")
-    hyps = dict(line.split(" ", 1) for line in text.splitlines())
-    figure = score_tree(task, refs, hyps)["value"]
-    found = outcomes(task, refs, hyps, figure)
-    assert [o.key for o in found] == [r["key"] for r in refs if task.supported_by(r)]
-    sums = np.sum([o.adds for o in found], 0)[None]
-    assert float(figure.statistic(sums)[0]) == pytest.approx(figure.value)
-    wrong = [o.key for o in found if o.badness[0] > 0]
-    assert (
-        wrong
-        == {"asr": ["a", "c"], "srwt": ["a"], "ser": ["a", "c"], "sttc": ["a"], "age_gender": ["b", "c"]}[
-            name
-        ]
-    )
-
-
-def test_worst_of_labels_takes_confusions_in_turn():
-    task = load_tasks()["ser"]
-    refs = [{"key": f"{n}", "wav": "x", "txt": "", "emotion": "sad"} for n in range(6)]
-    hyps = {"0": "<happy>", "1": "<happy>", "2": "<happy>", "3": "<fear>", "4": "<sad>"}
-    shares = {k: {"emotion": {"happy": p}} for k, p in (("0", 0.5), ("1", 0.9), ("2", 0.7))}
-    found = outcomes(task, refs, hyps, score_tree(task, refs, hyps)["value"])
-    shown, wrong = worst(task, found, shares, 4)
-    assert [o.key for o in shown] == ["1", "3", "2", "0"] and wrong == 5
-    assert [o.key for o in worst(task, found, shares, 9)[0]] == ["1", "3", "2", "0", "5"]  # 5 has no answer
-
-
-@given(st.lists(st.floats(-1e3, 1e4, allow_nan=False), max_size=60))
-def test_bins_hold_every_value(values):
-    edges = groups.round_edges(values)
-    assert len(edges) <= groups.MAX_BINS + 1
-    assert edges == sorted(set(edges))
-    assert sum(b.group.utterances for b in groups.counted(values)) == (len(values) if len(edges) >= 3 else 0)
-    if edges:
-        assert edges[0] <= min(values) + 1e-6
-        inside = sum(v < edges[-1] for v in values)
-        assert inside >= 0.99 * len(values) - 1
-
-
-def test_bin_values_are_those_of_their_utterances():
-    task = load_tasks()["asr"]
-    refs = [{"key": f"{n}", "wav": "x", "txt": "a b", "duration": 1.0 + n} for n in range(4)]
-    hyps = {"0": "a b", "1": "a x", "2": "x x", "3": "a b"}
-    figure = score_tree(task, refs, hyps)["value"]
-    found = outcomes(task, refs, hyps, figure)
-    bins = groups.binned(found, figure, lambda o: None if o.key == "3" else o.seconds, groups.Draws(10))
-    filled = [(b.low, b.group.value) for b in bins if b.group.utterances]
-    assert [value for _, value in filled] == [0.0, 50.0, 100.0]
-    assert all(b.group.value is None for b in bins if not b.group.utterances)
-
-
-def test_a_long_alignment_is_cut_and_says_so():
-    shown = aligned(["a"] * 500, ["a"] * 499)
-    assert len(shown.steps) == MAX_STEPS and shown.more == 300 and shown.counts["deletion"] == 1
-
-
-def test_direction_is_that_of_the_first_letter():
-    assert is_rtl("12 שלום abc") and is_rtl("مرحبا") and not is_rtl("abc שלום") and not is_rtl("123 ...")
-
-
-def test_timeline_of_odd_times_is_drawn():
-    for ref, hyp in (([], []), ([Word(0, 0, "x")], []), ([], [Word(5, 3600, "<&>")])):
-        ET.fromstring(str(svg.timeline(ref, hyp, 0.0)))
-
-
-def test_clip_is_the_segment_and_at_most_so_long(tmp_path):
-    rate = 16000
-    wave = np.concatenate([np.zeros(rate), 0.5 * np.sin(np.arange(rate) / 10), np.zeros(40 * rate)])
-    sf.write(tmp_path / "x.wav", wave, rate)
-    clips = Clips(10_000_000)
-    part = clips.take({"key": "a", "wav": str(tmp_path / "x.wav"), "start": 1.0, "end": 2.0})
-    whole = clips.take({"key": "b", "wav": str(tmp_path / "x.wav")})
-    assert isinstance(part, Clip) and isinstance(whole, Clip)
-    heard, _ = sf.read(_file(part.src))
-    assert not part.cut and part.seconds == 1.0 and np.abs(heard).mean() > 0.2
-    assert whole.cut and whole.seconds == MAX_SECONDS
-
-
-def test_commit_is_that_of_tracked_code_alone(tmp_path):
-    def git(*command: str) -> None:
-        who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
-        subprocess.run(["git", "-C", str(tmp_path), *who, *command], check=True, capture_output=True)
-
-    assert run_facts.commit_of(tmp_path) == ""
-    git("init", "-q")
-    (tmp_path / "__init__.py").write_text("")
-    assert run_facts.commit_of(tmp_path) == ""  # in a checkout, but not of it
-    git("add", "__init__.py")
-    git("commit", "-q", "-m", "x")
-    assert re.fullmatch("commit [0-9a-f]{12}", run_facts.commit_of(tmp_path))
-    (tmp_path / "__init__.py").write_text("x = 1\n")
-    assert run_facts.commit_of(tmp_path).endswith(", with changes")
-
-
-def test_part_of_a_figure_has_the_value_of_its_utterances():
-    figure = Figure.of([[1, 2], [0, 2], [2, 2]], ratio)
-    assert groups._part(figure, [0, 2]).value == 75.0
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
