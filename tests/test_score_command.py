@@ -232,3 +232,21 @@ def test_bad_input_reference_with_an_unknown_task(work):
 def test_bad_input_seed(work):
     with pytest.raises(SystemExit):
         score(work, "--seed", "-1")
+
+
+def test_against_another_mode_of_the_same_folder(work, capsys):
+    decoded(work, "asr", "a yes please\nb 不要\nc no\n", mode="llm_beam")
+    assert score(work, "--against", str(work / "decode"), "--against_mode", "llm_beam") == 0
+    against = written(work)["asr"]["against"]
+    assert (against["decode_dir"], against["mode"]) == (str(work / "decode"), "llm_beam")
+    assert against["scores"]["mer"]["difference"] == pytest.approx(20.0)
+    assert "against" not in written(work)["ser"]
+    assert "no ser to compare with" in capsys.readouterr().err
+
+
+def test_bad_input_against_nothing(work):
+    with pytest.raises(OsumError, match="gone: no such folder"):
+        score(work, "--against", "gone")
+    with pytest.raises(OsumError, match="no TASK/beam/text in it"):
+        score(work, "--against", str(work / "decode"), "--against_mode", "beam")
+    assert not (work / "scores.json").exists()

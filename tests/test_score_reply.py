@@ -2,6 +2,7 @@
 
 import pytest
 
+from wenet_osum.score import reply
 from wenet_osum.score.reply import reply_scores, same_answer
 
 
@@ -58,3 +59,11 @@ def test_no_reference_is_undefined():
     result = reply_scores({}, {})
     assert result["value"] is None
     assert result["bleu"] is None
+
+
+def test_parts_do_not_change_the_scores(monkeypatch):
+    refs = {str(i): f"number {i} is what you want" for i in range(7)}
+    hyps = {k: v if int(k) % 3 else "another thing" for k, v in refs.items()}
+    whole = reply_scores(refs, hyps)
+    monkeypatch.setattr(reply, "_PART", 3)
+    assert reply_scores(refs, hyps) == whole

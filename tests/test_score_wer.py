@@ -10,6 +10,7 @@ from wenet_osum.errors import OsumError
 from wenet_osum.score import normalizer
 from wenet_osum.score.edits import count_edits
 from wenet_osum.score.normalizer import get_normalizer, without_marks
+from wenet_osum.score.wenet_tokens import _mixed_tokens, mixed_tokens
 from wenet_osum.score.wer import error_rate, get_cut
 
 MARKS = "!,?、。！，；？：「」︰『』《》"
@@ -121,6 +122,11 @@ def test_without_marks_drops_seventeen_marks_tags_and_case():
 )
 def test_mixed_tokens_are_compute_wers(text, tokens):
     assert get_cut("mixed", "wenet")(text) == tokens
+
+
+@given(st.text(alphabet="aB1.'-<>!,?，。《》\u3000 \t\r\x0b你好\u9fea\u9feb\u4dbfé“", max_size=12))
+def test_common_texts_are_cut_as_all_others_are(text):
+    assert mixed_tokens(text) == _mixed_tokens(text)
 
 
 def test_split_of_a_tie_is_compute_wers():

@@ -55,6 +55,7 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--against", metavar="DECODE_DIR", help="another decode of the same data to compare with"
     )
+    parser.add_argument("--against_mode", help="decoding mode of that (as --mode)")
     parser.add_argument("--judge", metavar="URL", help=f"chat endpoint that grades replies; key: ${_KEY}")
     parser.add_argument("--judge_model", help="the judge's model, as its endpoint calls it")
     parser.add_argument(
@@ -92,16 +93,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"warning: {args.data}: {what}; --normalizer no_marks keeps words whole", file=sys.stderr)
 
     draws = Draws(args.resamples, args.seed)
-    trees = score_dir(args, args.decode_dir, tasks, samples)
+    trees = score_dir(args, args.decode_dir, args.mode, tasks, samples)
     scores = {name: render(tree, draws) for name, tree in trees.items()}
     if args.against:
-        others = score_dir(args, args.against, tasks, samples)
+        mode = args.against_mode or args.mode
+        others = score_dir(args, args.against, mode, tasks, samples)
         for name in trees:
             if name not in others:
                 print(f"warning: {args.against}: no {name} to compare with", file=sys.stderr)
                 continue
             found = compare(trees[name], others[name], draws)
-            scores[name]["against"] = {"decode_dir": args.against, "mode": args.mode, "scores": found}
+            scores[name]["against"] = {"decode_dir": args.against, "mode": mode, "scores": found}
 
     output = Path(args.output or Path(args.decode_dir) / "scores.json")
     write_scores(scores, output)
@@ -122,11 +124,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def score_dir(
-    args: argparse.Namespace, decode_dir: str, tasks: TaskTable, samples: Sequence[dict[str, Any]]
+    args: argparse.Namespace,
+    decode_dir: str,
+    mode: str,
+    tasks: TaskTable,
+    samples: Sequence[dict[str, Any]],
 ) -> dict[str, dict[str, Any]]:
     """Task name -> `score.score_tree`'s result, of what was decoded into a folder; tells what is not scored."""
     trees: dict[str, dict[str, Any]] = {}
-    for name, path in find_decoded(decode_dir, args.mode, tasks).items():
+    for name, path in find_decoded(decode_dir, mode, tasks).items():
         task, hyps = tasks[name], read_hypotheses(path)
         if not any(task.supported_by(sample) for sample in samples):
             print(f"warning: {path}: {args.data} has no reference for {name}; not scored", file=sys.stderr)

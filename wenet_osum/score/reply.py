@@ -14,6 +14,8 @@ from wenet_osum.score.figure import Figure, ratio, render
 from wenet_osum.score.normalizer import without_marks
 from wenet_osum.text.normalize import process_text
 
+_PART = 1000  # references whose n-grams are held at once
+
 
 def same_answer(ref: str, hyp: str) -> bool:
     """Equal after OSUM's text rule and `normalizer.without_marks` (case, spaces, 17 marks).
@@ -59,13 +61,17 @@ def _corpus_score(metric: Any, refs: list[str], hyps: list[str]) -> dict[str, An
         return None
     # sacrebleu's own bootstrap takes its seed from the environment and gives mean and half-width;
     # its per-sentence counts (not public API, steady since 2.0) let ours serve here too.
-    counts = metric._extract_corpus_statistics(hyps, [refs])
+    # A part at a time, for it holds the n-grams of all the references that it is given: 15 kB of each.
+    parts = range(0, len(refs), _PART)
+    counts = np.concatenate(
+        [metric._extract_corpus_statistics(hyps[i : i + _PART], [refs[i : i + _PART]]) for i in parts]
+    )
 
     def statistic(sums: FloatArray) -> FloatArray:
         # it formats the counts as integers
         return np.array([metric._compute_score_from_stats([round(x) for x in row]).score for row in sums])
 
     return {
-        "value": Figure.of(counts, statistic, columns=len(counts[0])),
+        "value": Figure.of(counts, statistic, columns=counts.shape[1]),
         "signature": str(metric.get_signature()),
     }

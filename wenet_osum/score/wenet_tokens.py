@@ -20,6 +20,11 @@ _ASCII = f"[^{_BLANKS}\x80-\U0010ffff]"  # an ASCII character that does not end 
 _TAG_OR_WORD = re.compile(f"<(?:(?!>){_ASCII})*>?|.{_ASCII}*", re.DOTALL)
 _TAG = re.compile("<[^>]*>?")
 
+# Nearly all texts are of ASCII, common Chinese characters (all "Lo") and marks: those are cut by one pattern.
+_HAN = "\u4e00-\u9fea"
+_COMMON = re.compile(f"[\x00-\x7f{_HAN}{MARKS}\u3000]*")
+_TOKEN = re.compile(f"[{_HAN}]|<(?:(?!>){_ASCII})*>?|[^{MARKS}{_BLANKS}\u3000]{_ASCII}*", re.DOTALL)
+
 
 def mixed_tokens(text: str) -> list[str]:
     """As ``compute-wer.py --char=1``: letters without case (Chinese, kana) alone, other text by words.
@@ -27,6 +32,14 @@ def mixed_tokens(text: str) -> list[str]:
     >>> mixed_tokens("play 周杰伦, it's<happy> OK")
     ['PLAY', '周', '杰', '伦', "IT'S", 'OK']
     """
+    if _COMMON.fullmatch(text):
+        tokens = _TOKEN.findall(text.upper())
+        return _normal(tokens) if "<" in text else tokens
+    return _mixed_tokens(text)
+
+
+def _mixed_tokens(text: str) -> list[str]:
+    """The same of any text, character by character as compute-wer.py goes."""
     tokens = []
     at = 0
     while at < len(text):

@@ -26,7 +26,7 @@ _CUTS: dict[str, Cut] = {
 _WENET_CUTS: dict[str, Cut] = {"word": word_tokens, "char": char_tokens, "mixed": mixed_tokens}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class UtteranceErrors:
     """One utterance's share of the errors; ``missing`` when it had no hypothesis at all."""
 
@@ -142,8 +142,7 @@ def error_rate(
     cut = get_cut(unit, normalizer)
     details = []
     for key, text in refs.items():
-        ref = cut(text)
-        details.append(
-            UtteranceErrors(key, len(ref), *count_edits(ref, cut(hyps.get(key, ""))), missing=key not in hyps)
-        )
+        ref, answer = cut(text), hyps.get(key, "")
+        hyp = ref if answer == text else cut(answer)
+        details.append(UtteranceErrors(key, len(ref), *count_edits(ref, hyp), missing=key not in hyps))
     return ErrorRate(unit, normalizer, tuple(details))
