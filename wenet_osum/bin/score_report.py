@@ -51,7 +51,7 @@ def report_facts(args: argparse.Namespace) -> RunFacts:
         ("bootstrap", f"{args.resamples} draws, seed {args.seed}"),
     ]
     if args.against:
-        pairs.append(("compared with", args.against))
+        pairs.append(("compared with", f"{args.against}, mode {args.against_mode or args.mode}"))
     if args.judge:
         pairs.append(("judge", f"{args.judge_model}"))
     return gather_facts(pairs, args.decode_dir, args.config)
