@@ -104,6 +104,7 @@ def test_commands_for_own_data(tmp_path):
     scores = yaml.safe_load((recipe / "exp/my_data/scores.json").read_text())
     assert list(scores) == ["asr", "srwt", "ved", "ser", "ssr", "sgc", "sap", "sttc"]
     assert all(s["counts"]["utterances"] == 6 and s["counts"]["missing"] == 0 for s in scores.values())
+    assert "exp/my_data/report.html" in out and (recipe / "exp/my_data/report.html").is_file()
     shell(commands[1], tmp_path)
     decoded = recipe / "exp/my_data/decode_test/asr/llm_greedy/text"
     assert len(decoded.read_text().splitlines()) == 6

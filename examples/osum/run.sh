@@ -201,5 +201,5 @@ elif on 7; then
     osum score --data "$lists/test/raw.list" --decode_dir "$result_dir" --mode "$mode" --output "$scores" \
       --normalizer "$normalizer" ${require:+--require "$require"}
   done
-  say 7 "done: $scores"
+  say 7 "done: $scores and, with errors to look at and listen to, $(dirname "$scores")/report.html"
 fi

@@ -1,4 +1,4 @@
-"""Score decoded answers against references: a table on the terminal and a JSON file.
+"""Score decoded answers against references: a table on the terminal, a JSON file and a page.
 
 Example:
     osum score --data data/test/data.list --decode_dir exp/tiny/decode --output exp/tiny/scores.json
@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
+from wenet_osum.bin.score_report import add_report_flags, check_report_flags, report_facts, write_report
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write
 from wenet_osum.score.bootstrap import Draws
@@ -65,7 +66,9 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--resamples", type=int, default=1000, help="draws of the bootstrap")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    add_report_flags(parser)
     args = parser.parse_args(argv)
+    check_report_flags(parser, args)
     if args.resamples < 1:
         parser.error("--resamples: give a positive number")
     if args.seed < 0:
@@ -82,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tasks = load_tasks(*args.task_conf)
     required = [tasks.find(name).name for name in args.require.split(",") if name.strip()]
     get_normalizer(args.normalizer)  # a wrong name is told before the work, not after
+    facts = None if args.no_report else report_facts(args)
     samples = read_references(args.data, tasks)
 
     if args.normalizer == "wenet" and (cut := sum(cuts_words(s.get("txt") or "") for s in samples)):
@@ -110,7 +114,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             f.write(console.export_svg(title="osum score"))
     if args.against:
         console.print(format_comparison(scores, title=f"{args.decode_dir} against {args.against}"))
-    console.print(f"scores: {output}", markup=False, highlight=False)
+    console.print(f"scores: {output}", markup=False, highlight=False, soft_wrap=True)
+    if facts is not None:
+        report = write_report(args, facts, trees, scores, samples, tasks, output)
+        console.print(f"report: {report}", markup=False, highlight=False, soft_wrap=True)
     if without := [name for name in required if scores.get(name, {}).get("value") is None]:
         raise OsumError(args.decode_dir, f"no score for {', '.join(without)}", "decode what is required")
     return 0

@@ -41,54 +41,73 @@ def write_scores(scores: Scores, path: str | Path) -> None:
         f.write("\n")
 
 
+COLUMNS = (
+    *(("task", "left"), ("metric", "left"), ("value", "right"), ("interval", "right")),
+    *(("utts", "right"), ("missing", "right"), ("unparseable", "right"), ("beside", "left")),
+)
+CAPTION = "interval: 95 %, bootstrap over utterances"
+
+
+def table_row(name: str, score: Mapping[str, Any]) -> list[str]:
+    """A task's row of the table, a cell for each of `COLUMNS`."""
+    metric, unit = name_of(score["metric"])
+    counts = score["counts"]
+    return [
+        name,
+        metric,
+        _number(score["value"], unit),
+        _interval(score["interval"]),
+        *(str(counts[what]) for what in ("utterances", "missing", "unparseable")),
+        "; ".join(_beside(score)),
+    ]
+
+
 def format_table(scores: Scores, title: str = "") -> Table:
     """A rich table with a row a task: metric, value, interval, counts, and what stands beside it."""
-    table = Table(title=title or None, caption="interval: 95 %, bootstrap over utterances")
-    for name, justify in (
-        ("task", "left"),
-        ("metric", "left"),
-        ("value", "right"),
-        ("interval", "right"),
-        ("utts", "right"),
-        ("missing", "right"),
-        ("unparseable", "right"),
-        ("beside", "left"),
-    ):
+    table = Table(title=title or None, caption=CAPTION)
+    for name, justify in COLUMNS:
         table.add_column(name, justify=justify, no_wrap=name != "beside")  # type: ignore[arg-type]
     for name, score in ordered(scores).items():
-        metric, unit = _NAMES.get(score["metric"], (score["metric"], ""))
-        counts = score["counts"]
-        table.add_row(
-            name,
-            metric,
-            _number(score["value"], unit),
-            _interval(score["interval"]),
-            str(counts["utterances"]),
-            str(counts["missing"]),
-            str(counts["unparseable"]),
-            "; ".join(_beside(score)),
-        )
+        table.add_row(*table_row(name, score))
     return table
 
 
+def name_of(metric: str) -> tuple[str, str]:
+    """What a metric is called in words, and its unit."""
+    return _NAMES.get(metric, (metric, ""))
+
+
+COMPARED = (
+    *(("task", "left"), ("score", "left"), ("value", "right"), ("other", "right")),
+    *(("difference", "right"), ("interval", "right"), ("p", "right")),
+)
+COMPARED_CAPTION = "interval of the difference: 95 %, paired bootstrap over utterances"
+
+
+def comparison_rows(scores: Scores) -> list[list[str]]:
+    """A row a score of each task that was compared (`compare.compare`), a cell for each of `COMPARED`."""
+    return [
+        [
+            task,
+            name,
+            _number(found["value"]),
+            _number(found["other"]),
+            _number(found["difference"]),
+            _interval(found["interval"]),
+            "" if found["p"] is None else f"{found['p']:.3f}",
+        ]
+        for task, score in ordered(scores).items()
+        for name, found in score.get("against", {}).get("scores", {}).items()
+    ]
+
+
 def format_comparison(scores: Scores, title: str = "") -> Table:
-    """A rich table with a row a score of each task that was compared (`compare.compare`)."""
-    table = Table(
-        title=title or None, caption="interval of the difference: 95 %, paired bootstrap over utterances"
-    )
-    for name in ("task", "score", "value", "other", "difference", "interval", "p"):
-        table.add_column(name, justify="left" if name in ("task", "score") else "right", no_wrap=True)
-    for task, score in ordered(scores).items():
-        for name, found in score.get("against", {}).get("scores", {}).items():
-            table.add_row(
-                task,
-                name,
-                _number(found["value"]),
-                _number(found["other"]),
-                _number(found["difference"]),
-                _interval(found["interval"]),
-                "" if found["p"] is None else f"{found['p']:.3f}",
-            )
+    """A rich table of `comparison_rows`."""
+    table = Table(title=title or None, caption=COMPARED_CAPTION)
+    for name, justify in COMPARED:
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for row in comparison_rows(scores):
+        table.add_row(*row)
     return table
 
 

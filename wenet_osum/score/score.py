@@ -14,7 +14,7 @@ from wenet_osum.score.reply import reply_tree
 from wenet_osum.score.srwt import shift_tree
 from wenet_osum.score.wer import ErrorRate, error_rate
 from wenet_osum.tasks import Answer, Task
-from wenet_osum.text.normalize import is_cjk
+from wenet_osum.text.normalize import has_cjk
 
 Sample = Mapping[str, Any]
 T = TypeVar("T")
@@ -95,7 +95,7 @@ def score_tree(
         {key: task.answer_of(sample) for key, sample in samples.items()},
         answers,
         decoded,
-        {key: _language(sample) for key, sample in samples.items()},
+        {key: language_of(sample) for key, sample in samples.items()},
         normalizer,
     )
     tree = _main_score(scored)
@@ -157,8 +157,8 @@ def _fields(s: _Scored) -> dict[str, Any]:
     return trees
 
 
-def _language(sample: Sample) -> str:
+def language_of(sample: Sample) -> str:
     """The sample's language; where none is given, ``zh`` if its text has a Chinese character, else ``en``."""
     if sample.get("lang"):
         return str(sample["lang"])
-    return "zh" if any(is_cjk(c) for c in sample.get("txt") or "") else "en"
+    return "zh" if has_cjk(sample.get("txt") or "") else "en"

@@ -19,6 +19,11 @@ def is_cjk(char: str) -> bool:
     return _IS_HAN.match(char) is not None
 
 
+def has_cjk(text: str) -> bool:
+    """Whether there is a Chinese character in ``text``."""
+    return _IS_HAN.search(text) is not None
+
+
 def process_text(text: str) -> str:
     """Bring text to the form all answers have: OSUM's rule, then runs of spaces made one.
 
