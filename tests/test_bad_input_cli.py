@@ -27,7 +27,7 @@ from helpers import (
 
 from wenet_osum import cli
 from wenet_osum.bin import average_model, recognize, train
-from wenet_osum.bin.common import prepare_configs
+from wenet_osum.checkpoint.assemble import prepare_configs
 from wenet_osum.checkpoint.weights import read_state, save_checkpoint
 from wenet_osum.config import load_config, save_config
 from wenet_osum.dataset.lists import read_raw_list

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wenet_osum.bin import recognize
-from wenet_osum.bin.common import build_model, prepare_configs
+from wenet_osum.checkpoint.assemble import prepare_configs
 from wenet_osum.checkpoint.weights import save_checkpoint
 from wenet_osum.config import load_config, save_config
 from wenet_osum.dataset.lists import read_raw_list
@@ -30,6 +30,7 @@ from wenet_osum.decode import journal as journals
 from wenet_osum.decode.journal import Journal, differences
 from wenet_osum.decode.results import rounded
 from wenet_osum.text import init_tokenizer
+from wenet_osum.wenet.encoders import build_model
 
 MODE = "llm_greedy"
 COUNT = 20  # utterances that can be decoded

@@ -14,7 +14,7 @@ from test_engines import run_ranks
 from test_train_decode import train_args
 
 from wenet_osum.bin import recognize, train
-from wenet_osum.bin.common import build_model, load_table, prepare_configs
+from wenet_osum.checkpoint.assemble import load_table, prepare_configs
 from wenet_osum.checkpoint.weights import save_checkpoint
 from wenet_osum.config import load_config, save_config
 from wenet_osum.dataset.dataset import OsumDataset
@@ -27,6 +27,7 @@ from wenet_osum.score.score import score_task
 from wenet_osum.text import init_tokenizer
 from wenet_osum.train.engine import Engine
 from wenet_osum.train.evaluate import DevScorer, drawn, figures
+from wenet_osum.wenet.encoders import build_model
 
 
 def scorer_of(

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from helpers import command, run_config, stage2_config, write_corpus, write_list
 
-from wenet_osum.bin.common import load_table, prepare_configs
 from wenet_osum.bin.recognize import asked, main, report
+from wenet_osum.checkpoint.assemble import load_table, prepare_configs
 from wenet_osum.checkpoint.weights import save_checkpoint
 from wenet_osum.config import load_config, save_config
 from wenet_osum.dataset.dataset import OsumDataset

@@ -17,7 +17,7 @@ from helpers import command, run_config, stage1_config, stage2_config, write_cor
 from test_dataset import CAUSES, bad_corpus
 
 from wenet_osum.bin import average_model, recognize, score, train
-from wenet_osum.bin.common import load_table, prepare_configs
+from wenet_osum.checkpoint.assemble import load_table, prepare_configs
 from wenet_osum.checkpoint.weights import read_state, save_checkpoint
 from wenet_osum.config import load_config
 from wenet_osum.dataset.dataset import OsumDataset

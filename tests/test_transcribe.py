@@ -23,12 +23,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wenet_osum.bin import transcribe as program
-from wenet_osum.bin.common import leave_room
+from wenet_osum.checkpoint.assemble import leave_room
 from wenet_osum.config import DATASET_DEFAULTS
 from wenet_osum.dataset.audio import load_audio
 from wenet_osum.dataset.batch import Batch
 from wenet_osum.dataset.features import log_mel_spectrogram
 from wenet_osum.dataset.filter import WIDE_OPEN
+from wenet_osum.decode import hearing as ends
 from wenet_osum.decode import transcribe as loop
 from wenet_osum.decode.answer import Answered
 from wenet_osum.decode.cut import Piece
@@ -109,7 +110,7 @@ def hearing(lengths: list[list[int | str]]) -> Iterator[tuple[list[Recording], l
             at += frames / 100
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "pieces", pieces)
+        patch.setattr(ends, "pieces", pieces)
         patch.setattr(loop, "audio_duration", lambda path, key: 1.0)
         patch.setattr(loop, "on_disk", lambda r: contextlib.nullcontext(r.path))
         yield [Recording(f"{i}.wav", str(i), str(i)) for i in range(len(lengths))], reads
@@ -172,7 +173,7 @@ def test_nothing_but_the_pieces_in_hand_is_kept(monkeypatch: pytest.MonkeyPatch)
     """The features of a long recording are let go as they are answered."""
     alive: weakref.WeakSet[Any] = weakref.WeakSet()
     most = 0
-    real = loop.features
+    real = ends.features
 
     def features(*args: Any) -> Any:
         nonlocal most
@@ -182,7 +183,7 @@ def test_nothing_but_the_pieces_in_hand_is_kept(monkeypatch: pytest.MonkeyPatch)
         most = max(most, len(alive))
         return feats
 
-    monkeypatch.setattr(loop, "features", features)
+    monkeypatch.setattr(ends, "features", features)
     with hearing([[4] * 200]) as (recordings, _):
         list(run_loop(recordings, FakeAnswerer(), 2))
     assert most <= loop.LOOK_AHEAD * 2 + 2
@@ -192,9 +193,9 @@ def test_features_are_those_of_a_list(tmp_path: Path):
     """A recording that is one piece gives the model what ``osum recognize`` would."""
     wave = load_audio(str(write_wav(tmp_path / "a.wav", 0.5)))
     mel = DATASET_DEFAULTS["log_mel_spectrogram_conf"]
-    assert loop.features(wave, DATASET_DEFAULTS).equal(log_mel_spectrogram(wave, RATE, **mel))
+    assert ends.features(wave, DATASET_DEFAULTS).equal(log_mel_spectrogram(wave, RATE, **mel))
     eight = {**DATASET_DEFAULTS, "resample_conf": {"resample_rate": 8000}}
-    assert len(loop.features(wave, eight)) == 25
+    assert len(ends.features(wave, eight)) == 25
 
 
 @pytest.mark.parametrize("channel", [0, 1, None])
@@ -205,7 +206,7 @@ def test_the_configs_channel_is_heard(tmp_path: Path, channel: int | None):
     conf = {**DATASET_DEFAULTS, "singal_channel_conf": {"channel": channel}}
     (piece,) = loop._listen(loop._Open(recording), conf, 30.0, "energy")
     wave = {0: left, 1: right, None: right / 2}[channel]
-    assert (piece.feats - loop.features(wave.astype(np.float32), conf)).abs().max() < 1e-5
+    assert (piece.feats - ends.features(wave.astype(np.float32), conf)).abs().max() < 1e-5
 
 
 # ---- what goes in --------------------------------------------------------------------------------
@@ -380,13 +381,13 @@ def test_results_are_on_standard_output_before_the_next_file_is_read(three, fake
     printed = io.StringIO()
     monkeypatch.setattr(sys, "stdout", printed)
     seen = []
-    read = loop.pieces
+    read = ends.pieces
 
     def pieces(path: str, *args: Any, **how: Any) -> Iterator[Piece]:
         seen.append((Path(path).stem, printed.getvalue().count("\n")))
         return read(path, *args, **how)
 
-    monkeypatch.setattr(loop, "pieces", pieces)
+    monkeypatch.setattr(ends, "pieces", pieces)
     monkeypatch.setattr(loop, "LOOK_AHEAD", 1)
     assert osum(three, "--batch_size", 1) == 0
     assert seen == [("a 1", 0), ("x", 1), ("c", 2)]

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from wenet_osum import cli
 from wenet_osum.bin import tune_batch
-from wenet_osum.bin.common import build_model, prepare_configs
 from wenet_osum.bin.tune_batch import Tuner
+from wenet_osum.checkpoint.assemble import prepare_configs
 from wenet_osum.config import DATASET_DEFAULTS, check_config, load_config
 from wenet_osum.dataset.features import log_mel_spectrogram
 from wenet_osum.dataset.filter import check_answer
@@ -44,6 +44,7 @@ from wenet_osum.train.tune import (
     worst_by_budget,
     worst_by_count,
 )
+from wenet_osum.wenet.encoders import build_model
 
 FILTER = DATASET_DEFAULTS["filter_conf"]
 

@@ -25,9 +25,9 @@ from helpers import (
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from wenet_osum.bin import average_model, recognize, train
-from wenet_osum.bin.common import leave_room, load_table, max_frames
 from wenet_osum.bin.decode_flags import add_decode_flags
 from wenet_osum.bin.wenet_flags import RECOGNIZE, TRAIN, add_engine_flags, idle_flags
+from wenet_osum.checkpoint.assemble import leave_room, load_table, max_frames
 from wenet_osum.checkpoint.weights import read_state
 from wenet_osum.config import DATASET_DEFAULTS, load_config
 from wenet_osum.device import card, cuda_or_cpu

@@ -17,7 +17,7 @@ from helpers import run_config, stage2_config, write_units
 BOTH = """
 import sys, torch, yaml
 from wenet_osum import register
-from wenet_osum.bin.common import load_table, prepare_configs
+from wenet_osum.checkpoint.assemble import load_table, prepare_configs
 from wenet_osum.config import load_config
 from wenet_osum.dataset.dataset import OsumDataset
 from wenet_osum.dataset.index_build import build_index

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wenet_osum.bin.common import prepare_configs, resolve_beside
+from wenet_osum.checkpoint.assemble import prepare_configs, resolve_beside
 from wenet_osum.checkpoint.check import check_state
 from wenet_osum.checkpoint.files import read_hf_folder
 from wenet_osum.checkpoint.folder import CONFIG, read_folder, read_whole, skeleton, write_folder

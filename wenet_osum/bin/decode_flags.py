@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from wenet_osum.bin.common import (
-    at_least,
-    build_model,
-    config_path,
-    leave_room,
-    load_table,
-    prepare_configs,
-    resolve_beside,
-)
-from wenet_osum.checkpoint.weights import load_checkpoint
-from wenet_osum.config import load_config
-from wenet_osum.dataset.filter import WIDE_OPEN
+from wenet_osum.bin.common import at_least
+from wenet_osum.decode import load
 from wenet_osum.decode.answer import DRAFTS, Answerer
-from wenet_osum.device import DEVICES, DTYPES, card
+from wenet_osum.decode.load import Loaded, LoadSpec, check_answers
+from wenet_osum.device import DEVICES, DTYPES
 from wenet_osum.errors import OsumError
 from wenet_osum.models.generation import OSUM_RELEASE, Search
-from wenet_osum.tasks import TaskTable
-from wenet_osum.text import init_tokenizer
-from wenet_osum.train.engine import Engine
+from wenet_osum.wenet.encoders import build_model
 
 PRESETS = {"osum_release": OSUM_RELEASE}
 
@@ -112,57 +97,19 @@ def hotwords_of(given: str | None) -> list[str]:
     return [word.strip() for word in words if word.strip()]
 
 
-@dataclass
-class Loaded:
-    """A model on its device, and what belongs to it. ``conf``: ``dataset_conf`` for decoding: whatever the
-    encoder has room for."""
-
-    model: Any
-    tokenizer: Any
-    table: TaskTable
-    configs: dict[str, Any]
-    conf: dict[str, Any]
-    engine: Engine
-
-
-def init_engine(args: argparse.Namespace, dtype: str) -> Engine:
-    """Device and number type that the flags, or else the config's ``dtype``, ask for."""
-    device, index = (args.device, None) if args.gpu == -1 else card(args.gpu)
-    if args.dtype is None and dtype == "fp16" and device == "cpu":
-        logging.info("trained in fp16, which is not for a CPU: decoding in fp32")
-        dtype = "fp32"
-    # Ranks share a result folder and nothing else.
-    return Engine(device, args.dtype or dtype, index=index, alone=True)
-
-
 def load_model(args: argparse.Namespace) -> Loaded:
     """The model of ``--config`` and ``--checkpoint``, in evaluation mode."""
-    # oneDNN keeps a kernel for each shape that it meets, 1,024 of them: some 100 MB where batches differ.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
-    config = config_path(args.config, args.checkpoint)
-    configs = load_config(config, args.override_config)
-    engine = init_engine(args, configs["dtype"])
-    if args.num_threads:
-        torch.set_num_threads(args.num_threads)
-    resolve_beside(configs, config)
-    torch.manual_seed(configs["seed"])
-    table = load_table(configs)
-    tokenizer = init_tokenizer(configs)
-    prepare_configs(configs, tokenizer)
-    model = build_model(configs)
-    model.to(engine.device)
-    load_checkpoint(model, args.checkpoint)
-    model.eval()
-    conf = leave_room(model, {**configs["dataset_conf"], "filter_conf": WIDE_OPEN}, table, tokenizer.encode)
-    return Loaded(model, tokenizer, table, configs, conf, engine)
+    names = ("checkpoint", "config", "device", "gpu", "dtype", "num_threads")
+    how = {name: getattr(args, name) for name in names}
+    spec = LoadSpec(**how, override_config=tuple(args.override_config))
+    return load.load_model(spec, build_model)
 
 
 def load_answerer(args: argparse.Namespace, loaded: Loaded, mode: str = "llm_greedy") -> Answerer:
     """Raises:
     OsumError: flags that do not go together, or not with this model (stage 1 answers in ``recognize`` only).
     """
-    if not hasattr(loaded.model, "hear"):
-        raise OsumError(args.checkpoint, "is a stage-1 model, without an LLM", "ask it with osum recognize")
+    check_answers(loaded, args.checkpoint)
     if args.draft != "none" and (args.preset or args.do_sample):
         raise OsumError(
             "--draft", "goes with greedy decoding only", "drop --preset and --do_sample, or --draft"

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from wenet_osum.bin.common import at_least, max_frames, resolve_beside
+from wenet_osum.bin.common import at_least
+from wenet_osum.checkpoint.assemble import max_frames, resolve_beside
 from wenet_osum.config import load_config
 from wenet_osum.errors import run_main
 from wenet_osum.models.memory import Load, inference, training

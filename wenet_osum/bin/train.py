@@ -16,19 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from wenet_osum.bin.common import (
-    at_least,
-    build_model,
-    check_epochs,
-    count_line,
-    describe,
-    leave_room,
-    load_table,
-    make_index,
-    prepare_configs,
-    resolve_beside,
-)
+from wenet_osum.bin.common import at_least, check_epochs, count_line, describe, make_index
 from wenet_osum.bin.wenet_flags import TRAIN, add_engine_flags, add_idle_flags, idle_flags
+from wenet_osum.checkpoint.assemble import leave_room, load_table, prepare_configs, resolve_beside
 from wenet_osum.checkpoint.weights import init_modules, load_checkpoint, read_infos
 from wenet_osum.config import load_config, save_config
 from wenet_osum.dataset.loader import Loader
@@ -41,6 +31,7 @@ from wenet_osum.text import init_tokenizer
 from wenet_osum.train.engine import Engine, make_engine
 from wenet_osum.train.optim import freeze_modules
 from wenet_osum.train.state import check_unstated, find_state, only_run, read_facts
+from wenet_osum.wenet.encoders import build_model
 
 STOPPED = 143  # exit status of a run that SIGTERM stopped: its state is saved, and it is not at its end
 

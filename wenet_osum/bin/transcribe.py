@@ -9,14 +9,15 @@ import logging
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from tqdm import tqdm
 
-from wenet_osum.bin.common import config_path, load_table, resolve_beside
 from wenet_osum.bin.decode_flags import add_decode_flags, add_model_flags, load_answerer, load_model
+from wenet_osum.checkpoint.assemble import config_path, load_table, resolve_beside
 from wenet_osum.config import load_config
 from wenet_osum.decode.formats import FORMATS, Transcript, Writer, check_formats, text
+from wenet_osum.decode.load import most_seconds
 from wenet_osum.decode.recordings import Recording, find_recordings
 from wenet_osum.decode.transcribe import transcribe
 from wenet_osum.errors import OsumError, run_main
@@ -77,12 +78,6 @@ def asked_tasks(args: argparse.Namespace) -> list[Task]:
     table = load_table(configs)
     names = TASK_ORDER if args.task == "all" else args.task.split(",")
     return list({task.name: task for task in map(table.find, names)}.values())
-
-
-def most_seconds(conf: dict[str, Any]) -> float:
-    """Seconds of audio that a model takes at a time, by ``leave_room``'s ``dataset_conf``."""
-    mel = conf["log_mel_spectrogram_conf"]
-    return mel["max_duration"] if mel["pad_or_trim"] else conf["filter_conf"]["max_length"] / 100
 
 
 def check_outputs(recordings: list[Recording], formats: list[str], output_dir: str | None) -> None:

@@ -18,9 +18,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from wenet_osum.bin.common import (
-    at_least,
-    build_model,
+from wenet_osum.bin.common import at_least
+from wenet_osum.checkpoint.assemble import (
     leave_room,
     load_table,
     longest_prompt,
@@ -34,6 +33,7 @@ from wenet_osum.fileio import atomic_write
 from wenet_osum.text import init_tokenizer
 from wenet_osum.train.trial import GB, Outcome, Trial, free_memory, run_trial
 from wenet_osum.train.tune import MOST, Room, Shape, largest, worst_by_budget, worst_by_count
+from wenet_osum.wenet.encoders import build_model
 
 Sizes = dict[str, Any]  # keys of batch_conf and their values
 

@@ -70,4 +70,6 @@ class TimedOut(ServeError):
     outcome = "timed_out"
 
     def __init__(self, seconds: float):
-        super().__init__("server", f"no answer within {seconds:g} s", "send a shorter recording, or try later")
+        super().__init__(
+            "server", f"no answer within {seconds:g} s", "send a shorter recording, or try later"
+        )

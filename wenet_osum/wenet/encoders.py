@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from wenet_osum.errors import OsumError
-from wenet_osum.registry import ENCODERS
+from wenet_osum.registry import ENCODERS, init_model, load_models
 from wenet_osum.wenet.find import import_wenet
 
 
@@ -24,3 +26,11 @@ def borrow_encoder(name: str) -> None:
             "encoder", f"unknown name {name!r}", f"choose one of {known}, {', '.join(sorted(table))}"
         )
     ENCODERS[name] = table[name]
+
+
+def build_model(configs: dict[str, Any]) -> Any:
+    """``init_model``, with WeNet's encoders where the config names one and WeNet is there."""
+    load_models()
+    if configs["encoder"] not in ENCODERS:
+        borrow_encoder(configs["encoder"])
+    return init_model(configs)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from wenet_osum.bin.common import leave_room, load_table, prepare_configs, resolve_beside
+from wenet_osum.checkpoint.assemble import leave_room, load_table, prepare_configs, resolve_beside
 from wenet_osum.config import check_config
 from wenet_osum.dataset.filter import WIDE_OPEN
 from wenet_osum.errors import OsumError
