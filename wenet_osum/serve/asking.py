@@ -81,4 +81,4 @@ async def events(
 
 
 def _event(message: dict[str, Any]) -> str:
-    return f"data: {json.dumps(message, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    return f"data: {json.dumps(message, separators=(',', ':'))}\n\n"

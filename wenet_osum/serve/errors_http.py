@@ -100,7 +100,11 @@ def from_validation(e: ValidationError) -> ApiError:
     """The first thing that is wrong with a request, by the name of its field."""
     first = e.errors(include_url=False, include_context=False, include_input=False)[0]
     param = ".".join(str(part) for part in first["loc"]) or None
-    code = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_parameter"}
+    code = {
+        "missing": "missing_required_parameter",
+        "extra_forbidden": "unknown_parameter",
+        "unsupported_value": "unsupported_value",
+    }
     what = first["msg"].removeprefix("Value error, ")
     message = f"{param}: {what}" if param else what
     if first["type"] == "extra_forbidden":
