@@ -172,8 +172,9 @@ def audio_blocks(
             yield np.ascontiguousarray(block, dtype=np.float32)
 
 
-def audio_duration(source: str | bytes | BinaryIO, key: str = "") -> float:
-    """Seconds of a whole recording, from its header where that tells; a stream is closed.
+def audio_duration(source: str | bytes | BinaryIO, key: str = "", most: float = math.inf) -> float:
+    """Seconds of a whole recording, from its header where that tells; a stream is closed. Where it does not, what
+    is longer than ``most`` seconds is decoded no further than to see that.
 
     Raises:
         BadUtterance: as ``load_audio``, as far as it shows without decoding.
@@ -182,7 +183,12 @@ def audio_duration(source: str | bytes | BinaryIO, key: str = "") -> float:
         recording = _open(stream, key)
         if recording.frames is not None:
             return recording.frames / recording.rate
-        return sum(len(block) for block in recording.blocks(0, _NO_END)) / recording.rate
+        frames = 0
+        for block in recording.blocks(0, _NO_END):
+            frames += len(block)
+            if frames > most * recording.rate:
+                break
+        return frames / recording.rate
 
 
 def scan_audio(source: str | bytes, key: str = "") -> float:

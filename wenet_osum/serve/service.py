@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncGenerator, Awaitable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
 
 from wenet_osum.decode.answer import Answered
 from wenet_osum.decode.formats import Transcript
+from wenet_osum.decode.hearing import piece_key, transcript
 from wenet_osum.decode.load import LoadSpec
-from wenet_osum.serve.settings import Limits
+from wenet_osum.errors import OsumError
+from wenet_osum.serve.batcher import Batcher, Lane, Work
+from wenet_osum.serve.decoders import Decoders
+from wenet_osum.serve.errors import Busy, Closing, ServeError, TimedOut, TooLarge, WorkerLost
+from wenet_osum.serve.model import Model
+from wenet_osum.serve.question import Question
+from wenet_osum.serve.settings import MIB, Limits
 from wenet_osum.serve.stats import Stats
+from wenet_osum.tasks import TaskTable
 
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked of a recording. Requests with equal questions share batches.
-
-    Attributes:
-        tasks: names or tags.
-        prompt: a question in your own words in place of the tasks' own.
-        lang: of the question, ``zh`` or ``en``; None: the config's.
-        hotwords: words that may be said.
-        temperature: 0: the likeliest answer; above: drawn, by ``seed``.
-    """
-
-    tasks: tuple[str, ...]
-    prompt: str | None = None
-    lang: str | None = None
-    hotwords: tuple[str, ...] = ()
-    temperature: float = 0.0
-    seed: int = 0
+T = TypeVar("T")
 
 
 @dataclass
@@ -59,29 +56,74 @@ class TaskFacts:
     labels: dict[str, tuple[str, ...]]
 
 
+@dataclass(eq=False)
+class _Request:
+    """A request that is open. ``found``: its pieces as they are decoded, each with its span; at last None, or why
+    there are no more."""
+
+    name: str
+    lane: Lane
+    deadline: float
+    duration: float = 0.0
+    heard: bool = False  # a piece, or the end, has come
+    found: asyncio.Queue[tuple[float, float, Work] | Exception | None] = field(default_factory=asyncio.Queue)
+
+    async def within(self, what: Awaitable[T], seconds: float) -> T:
+        """What is awaited, before the deadline; ``seconds``: the whole time, for the error."""
+        try:
+            return await asyncio.wait_for(what, max(0.0, self.deadline - time.monotonic()))
+        except (asyncio.TimeoutError, TimeoutError):  # two classes in Python 3.10
+            raise TimedOut(seconds) from None
+
+
 class Service:
     """Answers requests by a model in a process of its own, which is started again when it ends.
+
+    Programs that use it keep ``multiprocessing``'s rule: what they run stands under
+    ``if __name__ == "__main__":``.
 
     Args:
         load: which model, and how it is loaded.
         limits: bounds.
 
     Attributes:
-        ready: a model is loaded and requests are answered.
-        failed: why no model could be started, for good; None: all is well.
-        stats: counts.
         model_name: the checkpoint's name without folder and suffix.
         tasks: task name -> what it is; after ``start``.
     """
 
-    ready: bool
-    failed: str | None
-    stats: Stats
-    model_name: str
-    tasks: dict[str, TaskFacts]
-
     def __init__(self, load: LoadSpec, limits: Limits = Limits()):  # noqa: B008
-        raise NotImplementedError
+        self.model_name = Path(os.path.abspath(load.checkpoint)).stem
+        self.tasks: dict[str, TaskFacts] = {}
+        self._limits, self._stats = limits, Stats()
+        # One for each decoder and the model, and some for those that are started.
+        self._threads = ThreadPoolExecutor(limits.decoders + 4, "osum-pipe")
+        self._batcher = Batcher(limits.batch_size, limits.max_wait)
+        self._model = Model(load, limits, self._stats, self._batcher, self._threads)
+        self._table: TaskTable
+        self._decoders: Decoders
+        self._running: asyncio.Task[None] | None = None
+        self._begun = asyncio.Event()  # the model is loaded, or will never be
+        self._idle = asyncio.Event()
+        self._closing = False
+        self._failed: str | None = None
+        self._open: set[_Request] = set()
+        self._coming = 0  # requests without a piece yet
+
+    @property
+    def ready(self) -> bool:
+        """Whether a model is loaded and requests are taken."""
+        return self._model.ready and not self._closing
+
+    @property
+    def failed(self) -> str | None:
+        """Why no model could be started, for good; None: all is well."""
+        return self._failed or self._model.failed
+
+    @property
+    def stats(self) -> Stats:
+        """Counts; the same object every time."""
+        self._stats.open, self._stats.queue = len(self._open), self._batcher.count
+        return self._stats
 
     async def start(self) -> None:
         """Load the model; comes back when it is ready. ``hear`` may be called before: such requests wait.
@@ -89,9 +131,41 @@ class Service:
         Raises:
             OsumError: the config or the checkpoint is not usable.
         """
+        try:
+            facts = await self._model.load()
+        except OsumError as e:
+            self._failed = str(e)
+            await self._model.close()
+            raise
+        finally:
+            self._begun.set()
+        self._table = facts.table
+        self.tasks = {
+            t.name: TaskFacts(
+                t.name, t.tag, t.transcript, t.align, t.reply, {f.name: f.values for f in t.fields}
+            )
+            for t in facts.table.values()
+        }
+        longest = min(self._limits.piece_seconds, facts.most_seconds)
+        self._decoders = Decoders(facts.conf, longest, self._limits, self._stats, self._threads)
+        self._running = asyncio.create_task(self._model.run())
 
     async def stop(self, grace: float = 30.0) -> None:
         """Take no more requests, wait at most ``grace`` seconds for those that are open, end all processes."""
+        self._closing = True
+        if self._open:
+            with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), grace)
+        for request in self._open:
+            request.found.put_nowait(Closing())
+        for work in self._batcher.drop_all():
+            work.answer.cancel() if work.answer.done() else work.answer.set_exception(Closing())
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+            await self._decoders.close()
+        await self._model.close()
+        self._threads.shutdown(wait=False)
 
     async def hear(self, data: bytes, question: Question, name: str = "audio") -> Transcript:
         """The answers to a whole recording.
@@ -106,15 +180,100 @@ class Service:
         Raises:
             ServeError: Busy, TooLarge, BadAudio, BadQuestion, WorkerLost, Closing, TimedOut.
         """
-        raise NotImplementedError
+        async with contextlib.aclosing(self.stream(data, question, name)) as items:
+            async for item in items:
+                if isinstance(item, Transcript):
+                    return item
+        raise AssertionError("a stream ends with a Transcript, or an error")
 
-    def stream(
+    async def stream(
         self, data: bytes, question: Question, name: str = "audio"
-    ) -> AsyncIterator[Piece | Transcript]:
+    ) -> AsyncGenerator[Piece | Transcript, None]:
         """As ``hear``, piece by piece, in order; the last item is the whole, a ``Transcript``. Close it
-        (``aclose``) to leave early.
+        (``aclose``) to leave early. Most errors come in place of the first item, so wait for that before
+        anything is promised to a client.
 
         Raises:
             ServeError: as ``hear``; where it comes to it, after the pieces before.
         """
-        raise NotImplementedError
+        begun, outcome = time.monotonic(), "error"
+        try:
+            self._admit(data)
+            request = _Request(name, Lane(question), begun + self._limits.request_seconds)
+            self._open.add(request)
+            self._coming += 1
+            try:
+                async with contextlib.aclosing(self._answers(request, data)) as items:
+                    async for item in items:
+                        yield item
+            finally:
+                self._open.remove(request)
+                self._heard(request)
+                if not self._open:
+                    self._idle.set()
+            outcome = "ok"
+            self._stats.latency.add(time.monotonic() - begun)
+        except ServeError as e:
+            outcome = e.outcome
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            outcome = "cancelled"
+            raise
+        finally:
+            self._stats.requests[outcome] += 1
+
+    def _admit(self, data: bytes) -> None:
+        if self._closing:
+            raise Closing
+        if self.failed:
+            raise WorkerLost(self.failed, "see the server's log")
+        if len(data) > self._limits.max_bytes:
+            what = f"{len(data) / MIB:.1f} MiB, at most {self._limits.max_bytes / MIB:g}"
+            raise TooLarge(what, "send flac, ogg or mp3, or cut it into parts")
+        waiting = self._batcher.count + self._coming
+        if waiting >= self._limits.max_queue:
+            raise Busy(min(max(1.0, waiting / self._model.rate), 120.0))
+
+    async def _answers(self, request: _Request, data: bytes) -> AsyncGenerator[Piece | Transcript, None]:
+        seconds, lane = self._limits.request_seconds, request.lane
+        await request.within(self._begun.wait(), seconds)
+        if self._failed:
+            raise WorkerLost(self._failed, "see the server's log")
+        lane.question = lane.question.checked(self._table, self._limits.max_prompt)
+        feeding = asyncio.create_task(self._feed(request, data))
+        spans: list[tuple[float, float]] = []
+        answers: list[dict[str, Answered]] = []
+        try:
+            while (item := await request.within(request.found.get(), seconds)) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                start, end, work = item
+                answers.append(await request.within(work.answer, seconds))
+                spans.append((start, end))
+                yield Piece(start, end, request.duration, answers[-1])
+        finally:
+            feeding.cancel()
+            self._batcher.drop(lane)
+        tasks = [self._table[name] for name in lane.question.tasks]
+        yield transcript(request.name, Path(request.name).stem, request.duration, spans, answers, tasks)
+
+    async def _feed(self, request: _Request, data: bytes) -> None:
+        """Decode an upload and let its pieces wait for the model, not many at a time."""
+        name, lane = request.name, request.lane
+        try:
+            async with self._decoders.open(data, name) as decoding:
+                del data
+                request.duration = decoding.duration
+                while (sound := await decoding.next()) is not None:
+                    self._heard(request)
+                    key = piece_key(Path(name).stem, lane.given)
+                    work = self._batcher.put(lane, key, sound.feats, sound.end - sound.start)
+                    request.found.put_nowait((sound.start, sound.end, work))
+                    await self._batcher.room(lane)
+            request.found.put_nowait(None)
+        except Exception as e:
+            request.found.put_nowait(e)
+
+    def _heard(self, request: _Request) -> None:
+        self._coming -= not request.heard
+        request.heard = True
