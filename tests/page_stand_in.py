@@ -1,4 +1,4 @@
-"""A server for the page without a model: /v1/understand gives the same answers to every recording."""
+"""A server for the page without a model: the real app, and the same answers to every recording."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import soundfile as sf
 import uvicorn
-from fastapi import FastAPI, Request
-from starlette.datastructures import UploadFile
+from fastapi import FastAPI
 
-from wenet_osum.decode.formats import Heard, Transcript, as_json
+from wenet_osum.decode.formats import Heard, Transcript
 from wenet_osum.decode.join import Segment
-from wenet_osum.serve.errors_http import ApiError, add_handlers
-from wenet_osum.serve.page.routes import add_page
-from wenet_osum.serve.service import TaskFacts
+from wenet_osum.serve.app import create_app
+from wenet_osum.serve.errors import BadAudio
+from wenet_osum.serve.http_settings import HttpSettings
+from wenet_osum.serve.service import Question, TaskFacts
 from wenet_osum.serve.settings import Limits
+from wenet_osum.serve.stats import Stats
 from wenet_osum.tasks import Answer, load_tasks
 from wenet_osum.tasks.answer import Word
 
@@ -40,7 +40,7 @@ WORDS = [
 
 
 def heard(name: str, duration: float) -> Heard:
-    """A task's answer: the first value of each label field is the likeliest; the age is not certain."""
+    """A task's answer: the first value of each label field is the likeliest; about the age there is a doubt."""
     task = load_tasks()[name]
     probabilities = {
         f.name: {v: (0.94 if i == 0 else 0.06 / (len(f.values) - 1)) for i, v in enumerate(f.values)}
@@ -53,64 +53,62 @@ def heard(name: str, duration: float) -> Heard:
         reply="the dog eats meat" if task.reply else None,
         problems=["stopped where it had no more room"] if name == "sap" else [],
     )
-    segments = [Segment(0.0, duration, answer.text or "", answer.labels)]
-    return Heard("", answer, probabilities, segments)
+    return Heard("", answer, probabilities, [Segment(0.0, duration, answer.text or "", answer.labels)])
 
 
 @dataclass
 class StandIn:
-    """A server that runs; ``asked``: what came to /v1/understand; ``errors``: answers to give before any other."""
+    """In place of ``Service``, and the app around it.
 
-    service: Any
-    settings: Any
-    asked: list[dict[str, Any]] = field(default_factory=list)
-    errors: list[ApiError] = field(default_factory=list)
+    Attributes:
+        asked: what came: (bytes, question). errors: to be raised before anything is answered.
+        url: where it runs, see ``running``.
+    """
+
+    settings: HttpSettings
+    limits: Limits = field(default_factory=Limits)
+    ready: bool = True
+    failed: str | None = None
+    model_name: str = "tiny"
+    stats: Stats = field(default_factory=Stats)
+    asked: list[tuple[bytes, Question]] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
     url: str = ""
 
+    @property
+    def tasks(self) -> dict[str, TaskFacts]:
+        return {
+            t.name: TaskFacts(
+                t.name, t.tag, t.transcript, t.align, t.reply, {f.name: f.values for f in t.fields}
+            )
+            for t in load_tasks().values()
+        }
+
+    async def hear(self, data: bytes, question: Question, name: str = "audio") -> Transcript:
+        self.asked.append((data, question))
+        if self.errors:
+            raise self.errors.pop(0)
+        try:
+            duration = sf.info(io.BytesIO(data)).duration
+        except sf.SoundFileError:
+            raise BadAudio("libsndfile does not know it") from None
+        return Transcript(name, name, duration, {task: heard(task, duration) for task in question.tasks})
+
     def app(self) -> FastAPI:
-        app = FastAPI()
-        add_handlers(app)
-        add_page(app, self.service, self.settings)
-
-        @app.post("/v1/understand")
-        async def understand(request: Request) -> Any:
-            form = await request.form()
-            file = form["file"]
-            assert isinstance(file, UploadFile)
-            data = await file.read()
-            tasks = str(form["tasks"]).split(",")
-            key = request.headers.get("authorization")
-            self.asked.append({"tasks": tasks, "prompt": form.get("prompt"), "data": data, "key": key})
-            if self.errors:
-                raise self.errors.pop(0)
-            try:
-                duration = sf.info(io.BytesIO(data)).duration
-            except sf.SoundFileError:
-                raise ApiError(400, "no audio that libsndfile knows", "file", "invalid_audio") from None
-            name = file.filename or ""
-            done = Transcript(name, name, duration, {task: heard(task, duration) for task in tasks})
-            return json.loads(as_json(done))
-
-        return app
+        service: Any = self
+        facts: Any = None  # of the model, whom the page's routes do not ask
+        return create_app(service, self.settings, facts)
 
 
 def stand_in(**settings: Any) -> StandIn:
-    """Not started yet. ``settings``: of the page, in place of those that leave all off."""
-    tasks = {
-        t.name: TaskFacts(t.name, t.tag, t.transcript, t.align, t.reply, {f.name: f.values for f in t.fields})
-        for t in load_tasks().values()
-    }
-    service = SimpleNamespace(ready=True, model_name="tiny", tasks=tasks, limits=Limits())
-    off: dict[str, Any] = {"examples": None, "feedback": None, "keys": (), "docs": True}
-    return StandIn(service, SimpleNamespace(**{**off, **settings}))
+    return StandIn(HttpSettings(names=("tiny",), **settings))
 
 
 @contextlib.contextmanager
 def running(server: StandIn) -> Iterator[StandIn]:
     """``server`` on a free port of this machine, by uvicorn in a thread."""
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(server.app(), log_level="warning")
-    uvicorn_server = uvicorn.Server(config)
+    uvicorn_server = uvicorn.Server(uvicorn.Config(server.app(), log_level="warning"))
     thread = threading.Thread(target=uvicorn_server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

@@ -83,7 +83,7 @@ def test_facts_name_the_tasks_the_eight_first(page: TestClient) -> None:
 
 def test_facts_of_a_server_that_loads_its_model() -> None:
     server = stand_in()
-    server.service.ready = False
+    server.ready = False
     facts = client(server).get("/page/facts").json()
     assert (facts["ready"], facts["tasks"], facts["feedback"]) == (False, [], False)
 

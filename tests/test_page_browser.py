@@ -23,8 +23,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from wenet_osum.decode.formats import Transcript, as_json, srt, vtt
 from wenet_osum.decode.join import Segment
-from wenet_osum.serve.errors_http import ApiError
-from wenet_osum.serve.errors_http import later as try_later
+from wenet_osum.serve.errors import Busy, TimedOut, TooLarge, WorkerLost
+from wenet_osum.serve.service import Question
 from wenet_osum.tasks import load_tasks
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -143,8 +143,8 @@ def test_a_file_is_asked_all_eight_tasks(server: StandIn, visit: Any, folder: Pa
     page = visit(server.url, locale="en-US")
     upload(page, tone(folder / "talk.wav"))
     answered(page)
-    assert server.asked[0]["tasks"] == EIGHT and server.asked[0]["prompt"] is None
-    assert sf.info(io.BytesIO(server.asked[0]["data"])).duration == 3.0
+    assert server.asked[0][1] == Question(tuple(EIGHT))
+    assert sf.info(io.BytesIO(server.asked[0][0])).duration == 3.0
     expect(page.locator('[data-task="asr"] .said')).to_have_text(TEXT)
     expect(page.locator('[data-task="srwt"] .words')).to_have_text(TEXT)
     emotion = page.locator('[data-task="ser"]')
@@ -207,8 +207,8 @@ def test_the_microphone_sends_16_khz_mono(server: StandIn, visit: Any) -> None:
     expect(page.locator("#clock")).to_have_text("0:02", timeout=8000)
     page.get_by_role("button", name="Stop and listen").click()
     answered(page)
-    wave, rate = sf.read(io.BytesIO(server.asked[0]["data"]))
-    info = sf.info(io.BytesIO(server.asked[0]["data"]))
+    wave, rate = sf.read(io.BytesIO(server.asked[0][0]))
+    info = sf.info(io.BytesIO(server.asked[0][0]))
     assert (rate, wave.ndim, info.subtype) == (16000, 1, "PCM_16") and 1.5 < len(wave) / rate < 8
     loudest = np.fft.rfftfreq(len(wave), 1 / rate)[np.abs(np.fft.rfft(wave)).argmax()]
     assert abs(loudest - TONE) < 3 and np.abs(wave).max() > 0.05
@@ -267,7 +267,7 @@ def test_tasks_and_a_question_of_ones_own(server: StandIn, visit: Any, folder: P
     page.get_by_label("Question").fill("How old, and who?")
     page.get_by_role("button", name="Ask").click()
     answered(page, 1)
-    assert [(a["tasks"], a["prompt"]) for a in server.asked] == [(["age_gender"], "How old, and who?")]
+    assert [q for _, q in server.asked] == [Question(("age_gender",), "How old, and who?")]
     expect(page.locator("h4")).to_have_text(["Age", "Gender"])
 
 
@@ -360,14 +360,14 @@ def test_errors_in_words(server: StandIn, visit: Any, folder: Path) -> None:
     notes.write_text("no audio")
     upload(page, notes)
     expect(alert).to_contain_text("cannot be read as audio")
-    expect(alert).to_contain_text("no audio that libsndfile knows")
+    expect(alert).to_contain_text("libsndfile does not know it")
     talk = tone(folder / "talk.wav")
     for error, words in (
-        (ApiError(413, "longer than 7200 s", "file", "too_large"), "too long"),
-        (ApiError(413, "more than 25 MiB", "file", "too_large"), "too large: at most 25 MB"),
-        (try_later(503, "shutting down", "closing"), "not ready"),
-        (ApiError(504, "no answer", None, "timeout"), "too long. Try again"),
-        (ApiError(500, "the server failed", None, "internal_error"), "went wrong in the server"),
+        (TooLarge("longer than 7200 s"), "too long: at most 2 h"),
+        (TooLarge("26 MiB, at most 25"), "too large: at most 25 MB"),
+        (WorkerLost("is gone"), "not ready"),
+        (TimedOut(600), "took too long"),
+        (RuntimeError("a bug"), "went wrong in the server"),
     ):
         server.errors.append(error)
         upload(page, talk)
@@ -390,23 +390,30 @@ def test_a_file_that_is_too_large_is_not_sent(server: StandIn, visit: Any, folde
 
 def test_a_busy_server_is_asked_again(server: StandIn, visit: Any, folder: Path) -> None:
     page = visit(server.url, locale="en-US", expected="status of 429")
-    server.errors.append(try_later(429, "too many", "rate_limit_exceeded", 1))
+    server.errors.append(Busy(1))
     upload(page, tone(folder / "talk.wav"))
     expect(page.locator("#status")).to_contain_text("busy. Asking again in 1 s")
     answered(page)
     assert len(server.asked) == 2
 
 
-def test_an_api_key_is_asked_for_and_sent(server: StandIn, visit: Any, folder: Path) -> None:
-    page = visit(server.url, locale="en-US", expected="status of 401")
-    expect(page.get_by_label("API key")).to_be_hidden()
-    server.errors.append(ApiError(401, "no key", None, "invalid_api_key"))
-    upload(page, tone(folder / "talk.wav"))
-    expect(page.get_by_label("API key")).to_be_focused()
-    page.keyboard.type("secret")
-    page.keyboard.press("Enter")
-    answered(page)
-    assert server.asked[1]["key"] == "Bearer secret"
+def test_an_api_key_is_asked_for_and_sent(visit: Any, folder: Path, tmp_path: Path) -> None:
+    settings = {"examples": folder / "examples", "feedback": tmp_path / "feedback.jsonl"}
+    with running(stand_in(keys=("secret",), **settings)) as server:
+        page = visit(server.url, locale="en-US", expected="status of 401")
+        expect(page.get_by_label("API key")).to_be_visible()
+        upload(page, tone(folder / "talk.wav"))
+        expect(page.locator("#alert")).to_contain_text("valid API key")
+        expect(page.get_by_label("API key")).to_be_focused()
+        page.keyboard.type("secret")
+        page.keyboard.press("Enter")
+        answered(page)
+        page.locator('[data-task="sgc"]').get_by_role("button", name="Right").click()
+        expect(page.locator(".thanks")).to_be_visible()
+        page.reload()  # remembered as long as the window is open
+        page.get_by_role("button", name="a happy dog").click()
+        answered(page)
+    assert len(server.asked) == 2 and len(feedback_of(tmp_path / "feedback.jsonl")) == 1
 
 
 def test_what_the_model_says_is_text_and_not_markup(

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import FastAPI, Request
 from pydantic import ValidationError
@@ -19,9 +19,9 @@ from wenet_osum.decode.recordings import SUFFIXES
 from wenet_osum.errors import OsumError
 from wenet_osum.score.report import TASK_ORDER
 from wenet_osum.serve.errors_http import ApiError, from_validation
+from wenet_osum.serve.http_settings import HttpSettings
 from wenet_osum.serve.page.feedback import MOST_BODY, Feedback, FeedbackFile, check
-from wenet_osum.serve.service import TaskFacts
-from wenet_osum.serve.settings import Limits
+from wenet_osum.serve.service import Service, TaskFacts
 
 # What needs no API key: the page itself, and what tells it to ask for one.
 OPEN_PATHS = ("/", "/page/facts", "/page/static/")
@@ -38,29 +38,6 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",  # asked for anew each time, and by its ETag sent only when it changed
 }
-
-
-class Settings(Protocol):
-    """Of the server's settings, those that the page looks at.
-
-    Attributes:
-        examples: a folder of recordings to click, or None. feedback: the file to keep feedback in, or None.
-        keys: the API keys; none: anyone may ask. docs: whether ``/docs`` is there.
-    """
-
-    examples: Path | None
-    feedback: Path | None
-    keys: Any
-    docs: bool
-
-
-class Asked(Protocol):
-    """Of the service, what the page looks at."""
-
-    ready: bool
-    model_name: str
-    tasks: dict[str, TaskFacts]
-    limits: Limits
 
 
 class PageFiles(StaticFiles):
@@ -124,7 +101,7 @@ async def read_json(request: Request, most: int) -> Any:
         raise ApiError(400, "no JSON", None, "invalid_json") from None
 
 
-def add_page(app: FastAPI, service: Asked, settings: Settings) -> None:
+def add_page(app: FastAPI, service: Service, settings: HttpSettings) -> None:
     """Put the page at ``/`` and what it needs below ``/page``.
 
     Raises:
@@ -142,7 +119,7 @@ def add_page(app: FastAPI, service: Asked, settings: Settings) -> None:
     async def facts() -> dict[str, Any]:
         return {
             "ready": service.ready,
-            "model": service.model_name,
+            "model": settings.names[0],
             "tasks": task_facts(service.tasks) if service.ready else [],
             "limits": {"bytes": service.limits.max_bytes, "seconds": service.limits.max_seconds},
             "examples": [
@@ -155,7 +132,7 @@ def add_page(app: FastAPI, service: Asked, settings: Settings) -> None:
             ],
             "feedback": store is not None,
             "key": bool(settings.keys),
-            "docs": settings.docs,
+            "docs": settings.docs and not settings.keys,  # a link carries no key
         }
 
     @app.get("/page/examples/{number}", include_in_schema=False)
@@ -176,7 +153,7 @@ def add_page(app: FastAPI, service: Asked, settings: Settings) -> None:
             except ValidationError as e:
                 raise from_validation(e) from None
             check(given, service.tasks)
-            row = {"model": service.model_name, **given.model_dump(exclude_none=True)}
+            row = {"model": settings.names[0], **given.model_dump(exclude_none=True)}
             await run_in_threadpool(store.add, row)
 
     app.mount("/page/static", files, name="page")
