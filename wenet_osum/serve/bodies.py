@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 
 from starlette.datastructures import Headers
@@ -12,18 +11,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from wenet_osum.serve.errors_http import ApiError, later
 
 LEAST_RATE = 32 * 1024  # bytes a second below which a client counts as stuck
-LINGER = (
-    2.0  # seconds that the rest of a body that is too large is read and dropped, so that its sender reads why
-)
-
-CLOSE = {"connection": "close"}  # whatever is left of the body is not waited for
+CLOSE = {"connection": "close"}  # what is left of the body is not waited for
 
 
 class Bodies:
     """Middleware: every body has at most ``most`` bytes (413), all of those that are held at a time ``held_most``
     (429), and arrives in ``seconds`` and a second more for every 32 KiB (408).
 
-    What is wrong is raised where the body is read, as ``ApiError``.
+    What is wrong is raised where the body is read, as ``ApiError``. The rest of a body is then dropped as it comes,
+    for as long as ``Protocol`` waits, so that its sender comes to read the answer.
     """
 
     def __init__(self, app: ASGIApp, most: int, held_most: int, seconds: float):
@@ -38,12 +34,17 @@ class Bodies:
         large = len(declared) < 20 and declared.isdecimal() and int(declared) > self.most
         got, ended, since = 0, False, time.monotonic()
 
+        def too_large() -> ApiError:
+            what = f"the request has more than {self.most} bytes, the most that is taken"
+            # A client that asks first (Expect: 100-continue) sends no body after this answer.
+            return ApiError(413, what, "file", "too_large", headers=CLOSE if "expect" in headers else None)
+
         async def bounded() -> Message:
             nonlocal got, ended
             if ended:  # behind the body comes only the end of the connection, whenever that is
                 return await receive()
-            if large:  # a client that asks first is told before it sends anything
-                raise await self.refusal(receive, linger="expect" not in headers)
+            if large:
+                raise too_large()
             left = since + self.seconds + got / LEAST_RATE - time.monotonic()
             try:
                 message = await asyncio.wait_for(receive(), max(left, 0.001))
@@ -55,25 +56,12 @@ class Bodies:
             got, self.held = got + size, self.held + size
             ended = not message.get("more_body", False)
             if got > self.most:
-                raise await self.refusal(receive, linger=not ended)
+                raise too_large()
             if self.held > self.held_most:
-                error = later(429, "too much is being sent at a time", "rate_limit_exceeded")
-                error.headers |= CLOSE
-                raise error
+                raise later(429, "too much is being sent at a time", "rate_limit_exceeded")
             return message
 
         try:
             await self.app(scope, bounded, send)
         finally:
             self.held -= got
-
-    async def refusal(self, receive: Receive, linger: bool) -> ApiError:
-        async def drop() -> None:
-            while (await receive()).get("more_body", False):
-                pass
-
-        if linger:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(drop(), LINGER)
-        what = f"the request has more than {self.most} bytes, the most that is taken"
-        return ApiError(413, what, "file", "too_large", headers=CLOSE)

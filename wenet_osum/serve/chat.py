@@ -6,7 +6,7 @@ import base64
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from functools import partial
 from typing import Any, Literal
 
@@ -170,7 +170,7 @@ class Exchange:
 
 
 @contextlib.contextmanager
-def _of_messages() -> Any:
+def _of_messages() -> Iterator[None]:
     """The recording is in ``messages``, not in a file."""
     try:
         yield

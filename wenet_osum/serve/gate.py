@@ -86,9 +86,7 @@ class Gate:
             if scope["type"] != "http" or scope["path"] in self.open_paths:
                 return await app(scope, receive, send)
             if self.shut:
-                error = api_error(Closing())
-                error.headers["connection"] = "close"
-                return await error.response()(scope, receive, send)
+                return await api_error(Closing()).response()(scope, receive, send)
             if self.inside >= self.most:
                 error = later(429, "too many requests at a time", "rate_limit_exceeded", 1)
                 return await error.response()(scope, receive, send)
