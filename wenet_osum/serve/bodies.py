@@ -29,15 +29,13 @@ class Bodies:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        headers = Headers(scope=scope)
-        declared = headers.get("content-length", "")
+        declared = Headers(scope=scope).get("content-length", "")
         large = len(declared) < 20 and declared.isdecimal() and int(declared) > self.most
         got, ended, since = 0, False, time.monotonic()
 
         def too_large() -> ApiError:
             what = f"the request has more than {self.most} bytes, the most that is taken"
-            # A client that asks first (Expect: 100-continue) sends no body after this answer.
-            return ApiError(413, what, "file", "too_large", headers=CLOSE if "expect" in headers else None)
+            return ApiError(413, what, "file", "too_large")
 
         async def bounded() -> Message:
             nonlocal got, ended

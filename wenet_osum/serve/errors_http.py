@@ -97,13 +97,13 @@ def api_error(e: Exception) -> ApiError:
 def from_validation(e: ValidationError) -> ApiError:
     """The first thing that is wrong with a request, by the name of its field."""
     first = e.errors(include_url=False, include_context=False, include_input=False)[0]
-    param = ".".join(str(part) for part in first["loc"]) or None
+    param = ".".join(str(part) for part in first["loc"])[:100] or None
     code = {
         "missing": "missing_required_parameter",
         "extra_forbidden": "unknown_parameter",
         "unsupported_value": "unsupported_value",
     }
-    what = first["msg"].removeprefix("Value error, ")
+    what = first["msg"][:400]  # it may quote what a client sent
     message = f"{param}: {what}" if param else what
     if first["type"] == "extra_forbidden":
         message = f"Unknown parameter: '{param}'."

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Collection
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -47,6 +47,9 @@ class Outermost:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
+                if status >= 400 and "expect" in Headers(scope=scope):
+                    # A client that asked whether to send its body (100-continue) need not send it any more.
+                    headers.setdefault("connection", "close")
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)

@@ -39,10 +39,14 @@ def _language(value: Any) -> Any:
 Language = Annotated[Literal["zh", "en"] | None, BeforeValidator(_language)]
 
 
-class Request(BaseModel):
-    """Strict: a field that nobody knows is an error, and so is a value that cannot be done (``_only``)."""
+class Strict(BaseModel):
+    """A field that nobody knows is an error."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+class Request(Strict):
+    """So is a value that cannot be done (``_only``)."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -87,18 +91,18 @@ class UnderstandForm(Request):
     seed: Seed = 0
 
 
-class InputAudio(Request):
+class InputAudio(Strict):
     data: str = Field(description="Base64.")
     format: Literal["wav", "mp3", "flac", "ogg", "opus", "aiff"]
 
 
-class AudioPart(Request):
+class AudioPart(Strict):
     type: Literal["input_audio"]
     input_audio: InputAudio
     prompt_cache_breakpoint: Any = Field(None, description="Without effect.")
 
 
-class TextPart(Request):
+class TextPart(Strict):
     type: Literal["text"]
     text: Prompt
     prompt_cache_breakpoint: Any = Field(None, description="Without effect.")
@@ -120,7 +124,7 @@ class Message(Request):
         return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
-class StreamOptions(Request):
+class StreamOptions(Strict):
     include_usage: bool | None = None
     include_obfuscation: bool | None = Field(None, description="Without effect.")
 
