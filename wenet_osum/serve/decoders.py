@@ -148,9 +148,11 @@ class Decoders:
         self._all.add(child)
         try:
             await child.start()
-        except Lost as e:
+        except BaseException as e:
             self._all.discard(child)
-            raise WorkerLost(f"has no decoder: it {e}") from None
+            if isinstance(e, Lost):
+                raise WorkerLost(f"has no decoder: it {e}") from None
+            raise
         return child
 
     async def _give(self, child: Child, sound: bool) -> None:

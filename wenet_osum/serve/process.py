@@ -41,6 +41,7 @@ class Child:
     def __init__(self, target: Callable[..., None], args: tuple[Any, ...], threads: ThreadPoolExecutor):
         self._target, self._args, self._threads = target, args, threads
         self.gone = asyncio.Event()
+        self._closed = False
 
     async def start(self) -> None:
         """Start the process.
@@ -56,6 +57,9 @@ class Child:
         except (OSError, EOFError) as e:
             raise Lost(f"cannot be started ({e})") from None
         loop.add_reader(self._process.sentinel, self._end)
+        if self._closed:
+            await self.close()
+            raise Lost("is not wanted any more")
 
     async def do(self, exchange: Callable[[Connection], T], seconds: float | None = None) -> T:
         """What ``exchange(pipe)`` gives. A process that takes longer than ``seconds``, or whose exchange is
@@ -92,7 +96,8 @@ class Child:
             self._process.kill()
 
     async def close(self) -> None:
-        """End the process at once, wait for its end and free its pipe."""
+        """End the process at once, wait for its end and free its pipe; also before or while it is started."""
+        self._closed = True
         if not hasattr(self, "_process"):
             return
         self.kill()

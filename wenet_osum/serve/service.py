@@ -16,6 +16,7 @@ from wenet_osum.decode.answer import Answered
 from wenet_osum.decode.formats import Transcript
 from wenet_osum.decode.hearing import piece_key, transcript
 from wenet_osum.decode.load import LoadSpec
+from wenet_osum.decode.vad import Silero
 from wenet_osum.errors import OsumError
 from wenet_osum.serve.batcher import Batcher, Lane, Work
 from wenet_osum.serve.decoders import Decoders
@@ -87,6 +88,7 @@ class Service:
         limits: bounds.
 
     Attributes:
+        limits: as given.
         model_name: the checkpoint's name without folder and suffix.
         tasks: task name -> what it is; after ``start``.
     """
@@ -94,7 +96,7 @@ class Service:
     def __init__(self, load: LoadSpec, limits: Limits = Limits()):  # noqa: B008
         self.model_name = Path(os.path.abspath(load.checkpoint)).stem
         self.tasks: dict[str, TaskFacts] = {}
-        self._limits, self._stats = limits, Stats()
+        self.limits, self._stats = limits, Stats()
         # One for each decoder and the model, and some for those that are started.
         self._threads = ThreadPoolExecutor(limits.decoders + 4, "osum-pipe")
         self._batcher = Batcher(limits.batch_size, limits.max_wait)
@@ -136,6 +138,8 @@ class Service:
             OsumError: the config or the checkpoint is not usable.
         """
         try:
+            if self.limits.vad == "silero":
+                Silero()  # is it installed?
             facts = await self._model.load()
         except OsumError as e:
             self._failed = str(e)
@@ -150,16 +154,18 @@ class Service:
             )
             for t in facts.table.values()
         }
-        longest = min(self._limits.piece_seconds, facts.most_seconds)
-        self._decoders = Decoders(facts.conf, longest, self._limits, self._stats, self._threads)
+        longest = min(self.limits.piece_seconds, facts.most_seconds)
+        self._decoders = Decoders(facts.conf, longest, self.limits, self._stats, self._threads)
         self._running = asyncio.create_task(self._model.run())
 
     async def stop(self, grace: float = 30.0) -> None:
-        """Take no more requests, wait at most ``grace`` seconds for those that are open, end all processes."""
+        """Take no more requests, wait at most ``grace`` seconds for those that are open, end all processes. May be
+        called again, with less patience, and while ``start`` is under way, which then raises."""
         self._closing = True
         if self._open:
             with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), grace)
+        self._begun.set()
         for request in self._open:
             request.found.put_nowait(Closing())
         for work in self._batcher.drop_all():
@@ -169,7 +175,6 @@ class Service:
             await asyncio.gather(self._running, return_exceptions=True)
             await self._decoders.close()
         await self._model.close()
-        self._threads.shutdown(wait=False)
 
     async def hear(self, data: bytes, question: Question, name: str = "audio") -> Transcript:
         """The answers to a whole recording.
@@ -203,8 +208,9 @@ class Service:
         begun, outcome = time.monotonic(), "error"
         try:
             self._admit(data)
-            request = _Request(name, Lane(question), begun + self._limits.request_seconds)
+            request = _Request(name, Lane(question), begun + self.limits.request_seconds)
             self._open.add(request)
+            self._idle.clear()
             self._coming += 1
             try:
                 async with contextlib.aclosing(self._answers(request, data)) as items:
@@ -231,19 +237,21 @@ class Service:
             raise Closing
         if self.failed:
             raise WorkerLost(self.failed, "see the server's log")
-        if len(data) > self._limits.max_bytes:
-            what = f"{len(data) / MIB:.1f} MiB, at most {self._limits.max_bytes / MIB:g}"
+        if len(data) > self.limits.max_bytes:
+            what = f"{len(data) / MIB:.1f} MiB, at most {self.limits.max_bytes / MIB:g}"
             raise TooLarge(what, "send flac, ogg or mp3, or cut it into parts")
         waiting = self._batcher.count + self._coming
-        if waiting >= self._limits.max_queue:
+        if waiting >= self.limits.max_queue:
             raise Busy(min(max(1.0, waiting / self._model.rate), 120.0))
 
     async def _answers(self, request: _Request, data: bytes) -> AsyncGenerator[Piece | Transcript, None]:
-        seconds, lane = self._limits.request_seconds, request.lane
+        seconds, lane = self.limits.request_seconds, request.lane
         await request.within(self._begun.wait(), seconds)
         if self._failed:
             raise WorkerLost(self._failed, "see the server's log")
-        lane.question = lane.question.checked(self._table, self._limits.max_prompt)
+        if not self.tasks:  # stopped before there was a model
+            raise Closing
+        lane.question = lane.question.checked(self._table, self.limits.max_prompt)
         feeding = asyncio.create_task(self._feed(request, data))
         spans: list[tuple[float, float]] = []
         answers: list[dict[str, Answered]] = []

@@ -14,7 +14,7 @@ class Limits:
     Attributes:
         max_bytes: of an upload.
         max_seconds: of a recording.
-        decode_seconds: that decoding one upload may take: of processor time, and of time without a sign of life.
+        decode_seconds: of processor time that decoding one upload may take.
         decode_memory: bytes of memory that decoding one upload may take.
         decoders: processes that decode. A long recording keeps one until it is answered; short ones always find
             some that long ones may not take.
