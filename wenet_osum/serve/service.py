@@ -117,10 +117,6 @@ class Service:
         return self._model.ready and not self._closing
 
     @property
-    def limits(self) -> Limits:
-        return self._limits
-
-    @property
     def failed(self) -> str | None:
         """Why no model could be started, for good; None: all is well."""
         return self._failed or self._model.failed
