@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
@@ -49,7 +48,9 @@ def create_app(service: Service, settings: HttpSettings, facts: ModelFacts) -> F
     add_page(app, service, settings)
     # The last one added is the first to see a request.
     most = service.limits.max_bytes
-    app.add_middleware(Bodies, most=most * 4 // 3 + MIB, held_most=settings.held_bytes, seconds=settings.body_seconds)
+    app.add_middleware(
+        Bodies, most=most * 4 // 3 + MIB, held_most=settings.held_bytes, seconds=settings.body_seconds
+    )
     app.add_middleware(Auth, keys=settings.keys, open_paths=(*ops.OPEN_PATHS, *OPEN_PATHS))
     app.add_middleware(SameOrigin, origins=settings.cors)
     if settings.cors:

@@ -4,6 +4,7 @@ keep a short one waiting, and nobody waits for ever."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -102,10 +103,8 @@ class Batcher:
 
     async def _wait(self, seconds: float | None) -> None:
         self._arrived.clear()
-        try:
+        with contextlib.suppress(asyncio.TimeoutError, TimeoutError):  # two classes in Python 3.10
             await asyncio.wait_for(self._arrived.wait(), seconds)
-        except (asyncio.TimeoutError, TimeoutError):  # two classes in Python 3.10
-            pass
 
     def _compose(self) -> list[Work]:
         """The piece of the request whose turn it is, and those nearest to it in length out of the requests that

@@ -12,7 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from wenet_osum.serve.errors_http import ApiError, later
 
 LEAST_RATE = 32 * 1024  # bytes a second below which a client counts as stuck
-LINGER = 2.0  # seconds that the rest of a body that is too large is read and dropped, so that its sender reads why
+LINGER = (
+    2.0  # seconds that the rest of a body that is too large is read and dropped, so that its sender reads why
+)
 
 CLOSE = {"connection": "close"}  # whatever is left of the body is not waited for
 
@@ -46,7 +48,9 @@ class Bodies:
             try:
                 message = await asyncio.wait_for(receive(), max(left, 0.001))
             except asyncio.TimeoutError:
-                raise ApiError(408, "the body did not arrive in time", None, "timeout", headers=CLOSE) from None
+                raise ApiError(
+                    408, "the body did not arrive in time", None, "timeout", headers=CLOSE
+                ) from None
             size = len(message.get("body", b""))
             got, self.held = got + size, self.held + size
             ended = not message.get("more_body", False)

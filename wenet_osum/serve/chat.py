@@ -126,9 +126,7 @@ class Exchange:
         heard = done.tasks[self.task.name]
         written = content(heard, self.task)
         told = self.cut(written)
-        choice = Choice(
-            message=AssistantMessage(content=told), finish_reason=self.finish(written, heard)
-        )
+        choice = Choice(message=AssistantMessage(content=told), finish_reason=self.finish(written, heard))
         return ChatCompletion(
             id=self.id,
             created=self.created,

@@ -65,14 +65,18 @@ class _Engine(Collector):
     def collect(self) -> Iterator[Metric]:
         stats = self.service.stats
         yield GaugeMetricFamily("osum_ready", "1: the model answers.", float(self.service.ready))
-        yield GaugeMetricFamily("osum_open_requests", "Recordings that wait or are being answered.", stats.open)
+        yield GaugeMetricFamily(
+            "osum_open_requests", "Recordings that wait or are being answered.", stats.open
+        )
         yield GaugeMetricFamily("osum_queue_pieces", "Pieces that wait for the model.", stats.queue)
         answered = CounterMetricFamily("osum_requests", "Recordings by how they ended.", labels=["outcome"])
         for outcome, count in sorted(stats.requests.items()):
             answered.add_metric([outcome], count)
         yield answered
         yield CounterMetricFamily("osum_audio_seconds", "Seconds of audio answered.", stats.audio_seconds)
-        yield CounterMetricFamily("osum_worker_restarts", "Starts of the model's process anew.", stats.restarts)
+        yield CounterMetricFamily(
+            "osum_worker_restarts", "Starts of the model's process anew.", stats.restarts
+        )
         yield CounterMetricFamily("osum_decoder_losses", "Audio decoders that died.", stats.decoder_losses)
         batches = CounterMetricFamily("osum_batches", "Batches by their size.", labels=["size"])
         for size, count in sorted(stats.batches.items()):

@@ -57,7 +57,7 @@ class Model:
         return facts
 
     async def run(self) -> None:
-        """Answer batches behind ``load``, until this is cancelled or no process can be started any more."""
+        """Answer batches behind ``load``, until this is cancelled. Where no process can be started any more, all get that for an answer."""
         while self._child is not None:
             while not self._child.gone.is_set():
                 if batch := await self._next(self._child):
@@ -65,11 +65,12 @@ class Model:
             self.ready = False
             logging.error("the model's process ended (%s)", self._child.how())
             await self._again()
-        for waiting in self._batcher.drop_all():
-            _fail(waiting, WorkerLost(self.failed or "", "see the server's log"))
+        while True:  # what waits, and what is still being decoded
+            for waiting in await self._batcher.take():
+                fail(waiting, WorkerLost(self.failed or "", "see the server's log"))
 
     async def close(self) -> None:
-        """End the process."""
+        """End the process at once."""
         self.ready = False
         if self._child is not None:
             await self._child.close()
@@ -115,22 +116,24 @@ class Model:
             pipe.send(message)
             return pipe.recv()
 
-        begun = time.monotonic()
+        begun, self._stats.in_hand = time.monotonic(), len(batch)
         try:
             said = await child.do(ask, self._limits.batch_seconds)
         except Lost as e:
             for waiting in batch:
-                _fail(waiting, WorkerLost(f"its process {e}"))
+                fail(waiting, WorkerLost(f"its process {e}"))
             return
         except asyncio.CancelledError:
             for waiting in batch:
-                _fail(waiting, Closing())
+                fail(waiting, Closing())
             raise
+        finally:
+            self._stats.in_hand = 0
         seconds = time.monotonic() - begun
         self.rate = WEIGHT * self.rate + (1 - WEIGHT) * len(batch) / max(seconds, 1e-3)
         if isinstance(said, OsumError):
             for waiting in batch:
-                _fail(waiting, BadQuestion(said.where, said.what, said.mend))
+                fail(waiting, BadQuestion(said.where, said.what, said.mend))
             return
         self._stats.batches[len(batch)] += 1
         self._stats.batch_latency.add(seconds)
@@ -144,7 +147,8 @@ def _receive(pipe: Connection) -> Any:
     return pipe.recv()
 
 
-def _fail(waiting: Work, e: Exception) -> None:
+def fail(waiting: Work, e: Exception) -> None:
+    """Let an error be a piece's answer, unless it has one."""
     if not waiting.answer.done():
         waiting.answer.set_exception(e)
         waiting.answer.exception()  # seen: its request may look at an earlier piece's, and leave

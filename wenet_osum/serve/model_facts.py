@@ -50,7 +50,9 @@ class ModelFacts:
         lang = question.lang or language_of(None)
         conf = {**self.prompt_conf, "lang": lang} if question.lang else self.prompt_conf
         asked = [
-            with_hotwords(question.prompt, lang if conf["lang"] == "auto" else conf["lang"], question.hotwords)
+            with_hotwords(
+                question.prompt, lang if conf["lang"] == "auto" else conf["lang"], question.hotwords
+            )
             if question.prompt
             else prompt_text(self.table.find(task), lang, conf, 0, question.hotwords)
             for task in question.tasks

@@ -12,7 +12,7 @@ LANGUAGES = {"zh": "chinese", "en": "english"}  # by ISO-639-1; the names are th
 
 Name = Annotated[str, Field(max_length=256)]
 Prompt = Annotated[str, Field(max_length=32_768)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 def _only(*allowed: Any, why: str, default: Any = None) -> Any:

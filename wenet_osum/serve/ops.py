@@ -15,9 +15,14 @@ from wenet_osum.serve.openai_schema import Model, ModelList
 from wenet_osum.serve.openapi import describe
 from wenet_osum.serve.room import Room
 
-OPEN_PATHS = ("/health", "/ready")  # for whoever watches the server: no key, and let in when it is full or closing
+OPEN_PATHS = (
+    "/health",
+    "/ready",
+)  # for whoever watches the server: no key, and let in when it is full or closing
 
-_STYLE = "body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}code{white-space:pre-wrap}"
+_STYLE = (
+    "body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}code{white-space:pre-wrap}"
+)
 
 
 def add_ops(app: FastAPI, room: Room, gate: Gate, metrics: Metrics) -> None:
@@ -60,11 +65,16 @@ def add_docs(app: FastAPI) -> None:
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return HTMLResponse(page(app.openapi()), headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
+        return HTMLResponse(
+            page(app.openapi()),
+            headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"},
+        )
 
 
 def page(schema: dict[str, Any]) -> str:
-    parts = [f"<h1>{html.escape(schema['info']['title'])}</h1><p>{html.escape(schema['info']['description'])}</p>"]
+    parts = [
+        f"<h1>{html.escape(schema['info']['title'])}</h1><p>{html.escape(schema['info']['description'])}</p>"
+    ]
     parts.append('<p>Machines read <a href="openapi.json">openapi.json</a>.</p>')
     models = schema["components"]["schemas"]
     for path, methods in schema["paths"].items():
@@ -85,7 +95,9 @@ def _fields(model: dict[str, Any]) -> str:
     for name, field in model["properties"].items():
         must = " (required)" if name in model.get("required", []) else ""
         kinds = field.get("enum") or field.get("type") or ""
-        shown = ", ".join("null" if k is None else str(k) for k in kinds) if isinstance(kinds, list) else kinds
+        shown = (
+            ", ".join("null" if k is None else str(k) for k in kinds) if isinstance(kinds, list) else kinds
+        )
         what = " ".join(filter(None, [str(shown), field.get("description", "")]))
         rows.append(f"<dt><b>{html.escape(name)}</b>{must}</dt><dd>{html.escape(what)}</dd>")
     return "".join(rows)

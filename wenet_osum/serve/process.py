@@ -69,7 +69,8 @@ class Child:
             return await asyncio.wait_for(loop.run_in_executor(self._threads, exchange, self.pipe), seconds)
         except (asyncio.TimeoutError, TimeoutError):  # two classes in Python 3.10
             self.kill()
-            raise Lost(f"no answer within {seconds:g} s") from None
+            await self._ended()
+            raise Lost(f"gave no answer within {seconds:g} s") from None
         except (EOFError, OSError):
             await self._ended()
             raise Lost(f"ended ({self.how()})") from None

@@ -20,7 +20,7 @@ from wenet_osum.errors import OsumError
 from wenet_osum.serve.batcher import Batcher, Lane, Work
 from wenet_osum.serve.decoders import Decoders
 from wenet_osum.serve.errors import Busy, Closing, ServeError, TimedOut, TooLarge, WorkerLost
-from wenet_osum.serve.model import Model
+from wenet_osum.serve.model import Model, fail
 from wenet_osum.serve.question import Question
 from wenet_osum.serve.settings import MIB, Limits
 from wenet_osum.serve.stats import Stats
@@ -159,7 +159,7 @@ class Service:
         for request in self._open:
             request.found.put_nowait(Closing())
         for work in self._batcher.drop_all():
-            work.answer.cancel() if work.answer.done() else work.answer.set_exception(Closing())
+            fail(work, Closing())
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)

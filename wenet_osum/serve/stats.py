@@ -39,7 +39,8 @@ class Stats:
 
     Attributes:
         requests: how many ended in which way: ``ok``, ``cancelled``, and the ``outcome`` of each ``ServeError``.
-        open: requests that are being answered or wait. queue: pieces that wait for the model.
+        open: requests that are being answered or wait. queue: pieces that wait for the model. in_hand: pieces that it
+            is answering.
         audio_seconds: of the pieces that were answered.
         batches: how many of which size.
         restarts: of the model's process. decoder_losses: decoders that died or were killed.
@@ -50,6 +51,7 @@ class Stats:
     requests: Counter[str] = field(default_factory=Counter)
     open: int = 0
     queue: int = 0
+    in_hand: int = 0
     audio_seconds: float = 0.0
     batches: Counter[int] = field(default_factory=Counter)
     restarts: int = 0

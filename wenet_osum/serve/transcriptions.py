@@ -71,7 +71,9 @@ def read(form: Form) -> TranscriptionForm:
         what = "words have times in verbose_json, srt and vtt"
         raise unsupported("timestamp_granularities", what)
     if asked.stream and asked.response_format not in ("json", "text"):
-        raise unsupported("stream", f"{asked.response_format} is written when all is heard: json and text stream")
+        raise unsupported(
+            "stream", f"{asked.response_format} is written when all is heard: json and text stream"
+        )
     return asked
 
 

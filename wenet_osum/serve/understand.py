@@ -10,7 +10,7 @@ from wenet_osum.decode.formats import as_json
 from wenet_osum.score.report import TASK_ORDER
 from wenet_osum.serve.asking import while_there
 from wenet_osum.serve.errors_http import ApiError, from_validation
-from wenet_osum.serve.openai_schema import Understood, UnderstandForm
+from wenet_osum.serve.openai_schema import UnderstandForm, Understood
 from wenet_osum.serve.openapi import describe
 from wenet_osum.serve.room import Room
 from wenet_osum.serve.service import Question
