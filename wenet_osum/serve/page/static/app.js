@@ -23,9 +23,13 @@ const player = new Player(byId('player'), (seconds) => {
   for (const follow of followers) follow(seconds);
 });
 
-function say(words, ...buttons) {
+/** The status line. Only its words are told to who cannot see it, not the seconds that tick behind them. */
+function say(words, ticking = false) {
   status = words;
-  byId('status').replaceChildren(el('span', {}, words()), ...buttons);
+  byId('status').textContent = words();
+  byId('status-line').classList.toggle('busy', ticking);
+  byId('cancel').hidden = !ticking;
+  if (!ticking) byId('tick').textContent = '';
 }
 
 function fail(error) {
@@ -78,20 +82,19 @@ async function ask() {
   asking = own;
   const prompt = byId('own').open ? byId('prompt').value.trim() : '';
   const began = performance.now();
-  const seconds = () => Math.floor((performance.now() - began) / 1000);
+  say(() => t('listening'), true);
+  const tick = (seconds) => {
+    byId('tick').textContent = span(seconds);
+  };
+  tick(0);
+  showAnswers();
   let wait = 0;
-  const cancel = el('button', { type: 'button', class: 'small', onclick: () => own.abort() }, t('cancel'));
-  const tell = () => say(() => (wait ? t('busy', wait) : t('listening', seconds())), cancel);
-  byId('status').classList.add('busy');
-  tell();
-  // Only the number changes each second; a screen reader need not be told.
-  const timer = setInterval(() => {
-    byId('status').firstChild.textContent = status();
-  }, 1000);
+  const timer = setInterval(() => wait || tick(Math.floor((performance.now() - began) / 1000)), 250);
   try {
     const waiting = (left) => {
+      if (!wait || !left) say(() => t(left ? 'busy' : 'listening'), true);
       wait = left;
-      byId('status').firstChild.textContent = status();
+      tick(left);
     };
     const answer = await understand(source.file, { tasks, prompt }, facts.limits, waiting, own.signal);
     if (asking !== own) return;
@@ -102,7 +105,7 @@ async function ask() {
       tasks: new Map(facts.tasks.map((task) => [task.name, task])),
       feedback: facts.feedback,
       given: new Map(),
-      about: { file: file.name.slice(0, 200), duration: answer.duration, prompt },
+      about: { file: [...file.name].slice(0, 200).join(''), duration: answer.duration, prompt },
     };
     showAnswer();
     say(() => t('done', taken, Object.keys(answer.tasks).length));
@@ -115,11 +118,15 @@ async function ask() {
     }
   } finally {
     clearInterval(timer);
-    if (asking === own) {
-      asking = null;
-      byId('status').classList.remove('busy');
-    }
+    if (asking === own) asking = null;
   }
+}
+
+/** Where the answers come below the tasks, as on a phone, they are brought to sight. */
+function showAnswers() {
+  const behavior = matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth';
+  const { top } = byId('answer').getBoundingClientRect();
+  if (top > 0.5 * innerHeight) byId('answer').scrollIntoView({ behavior });
 }
 
 function showAnswer() {
@@ -134,7 +141,7 @@ function speak(language) {
   if (facts) showFacts();
   if (source) player.root.querySelector('#name').textContent = sourceName();
   if (shown) showAnswer();
-  if (byId('status').firstChild) byId('status').firstChild.textContent = status();
+  byId('status').textContent = status();
   showProblem();
   player.show();
 }
@@ -152,18 +159,17 @@ function showFacts() {
 async function load() {
   try {
     facts = await askFacts();
+    if (!facts.ready) throw new Problem('down');
   } catch (error) {
-    fail(error);
-  }
-  if (!facts?.ready) {
-    if (facts) fail(new Problem('down'));
     facts = null;
+    if (problem?.key !== error.key) fail(error); // told once
     setTimeout(load, POLL);
     return;
   }
   clear();
   showFacts();
   byId('again').disabled = !source;
+  if (source) ask();
 }
 
 for (const button of document.querySelectorAll('[data-language]')) {
@@ -172,6 +178,7 @@ for (const button of document.querySelectorAll('[data-language]')) {
     speak(button.dataset.language);
   });
 }
+byId('cancel').addEventListener('click', () => asking?.abort());
 byId('form').addEventListener('submit', (event) => {
   event.preventDefault();
   if (source && facts) ask();

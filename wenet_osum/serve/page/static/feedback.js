@@ -19,7 +19,7 @@ export function feedbackRow(facts, heard, about, given) {
     const label = t('isItFor', taskName(facts.name));
     const right = el('button', { type: 'button', class: 'verdict', 'data-verdict': 'right', onclick: () => send('right') }, `✓ ${t('right')}`);
     const wrong = el('button', { type: 'button', class: 'verdict', 'data-verdict': 'wrong', onclick: correct }, `✗ ${t('wrong')}`);
-    row.replaceChildren(el('span', { class: 'is-it', 'aria-hidden': 'true' }, t('isIt')), el('span', { role: 'group', 'aria-label': label }, right, wrong));
+    row.replaceChildren(el('span', { role: 'group', 'aria-label': label }, right, wrong));
     if (focus) wrong.focus();
   }
 
