@@ -28,7 +28,7 @@ from wenet_osum.serve.stats import Stats
 from wenet_osum.tasks import Answer, load_tasks
 from wenet_osum.tasks.answer import Word
 
-TEXT = "the small dog runs 很快"
+TEXT = "the small dog runs很快"
 WORDS = [
     Word(0.2, 0.4, "the"),
     Word(0.4, 0.9, "small"),

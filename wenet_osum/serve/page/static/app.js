@@ -62,7 +62,7 @@ function clear() {
 
 function take(file, spoken = false) {
   source = { file, spoken };
-  byId('again').disabled = !facts;
+  byId('again').hidden = !facts;
   player.load(file, sourceName());
   if (facts) ask();
 }
@@ -73,7 +73,8 @@ async function ask() {
   asking?.abort();
   clear();
   const tasks = chosenTasks();
-  byId('results').hidden = true;
+  byId('cards').hidden = true;
+  byId('save').hidden = true;
   byId('empty').hidden = true;
   shown = null;
   followers = [];
@@ -130,7 +131,8 @@ function showAnswers() {
 }
 
 function showAnswer() {
-  byId('results').hidden = false;
+  byId('cards').hidden = false;
+  byId('save').hidden = false;
   followers = showCards(byId('cards'), shown, (start, end) => player.playSpan(start, end));
   player.show();
 }
@@ -168,7 +170,7 @@ async function load() {
   }
   clear();
   showFacts();
-  byId('again').disabled = !source;
+  byId('again').hidden = !source;
   if (source) ask();
 }
 

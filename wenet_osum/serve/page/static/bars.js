@@ -1,7 +1,7 @@
 // A label field's answer: the value in large, and a bar for the probability of every value.
 
 import { el } from './dom.js';
-import { fieldName, valueName } from './strings.js';
+import { fieldName, t, valueName } from './strings.js';
 
 const SHOWN = 4; // likeliest values that are seen before the rest is asked for
 
@@ -31,7 +31,7 @@ export function labelBars(field, label, probabilities) {
       el(
         'details',
         { class: 'rest' },
-        el('summary', {}, `+ ${sorted.length - SHOWN}`),
+        el('summary', {}, t('others', sorted.length - SHOWN)),
         el('ul', { class: 'bars' }, ...sorted.slice(SHOWN).map(([value, p]) => bar(value, p, value === label))),
       ),
     );
