@@ -94,6 +94,7 @@ class FakeService:
         self, data: bytes, question: Question, name: str = "audio"
     ) -> AsyncGenerator[Piece | Transcript, None]:
         self.asked.append((data, question, name))
+        ended = False
         try:
             if self.wait is not None:
                 await self.wait.wait()
@@ -113,9 +114,10 @@ class FakeService:
                 yield Piece(*spans[-1], SECONDS * len(self.pieces), found)
             tasks = [TABLE[task] for task in question.tasks]
             stem = name.rpartition(".")[0] or name
+            ended = True
             yield transcript(name, stem, SECONDS * len(self.pieces), spans, answers, tasks)
         except (asyncio.CancelledError, GeneratorExit):
-            self.cancelled += 1
+            self.cancelled += not ended
             raise
 
 

@@ -59,24 +59,42 @@ async def until(what: Callable[[], object]) -> None:
         await asyncio.sleep(0.005)
 
 
-async def talk(port: int, *said: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    for part in said:
-        writer.write(part)
-    await writer.drain()
-    return reader, writer
+class Client:
+    """A connection; it is open for as long as this is there."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
+        self.reader, self.writer = reader, writer
+
+    async def answer(self) -> tuple[int, dict[bytes, bytes], Any]:
+        """Status, headers and JSON of the next answer."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        first, *lines = head.strip().split(b"\r\n")
+        headers = dict(line.lower().split(b": ", 1) for line in lines)
+        body = await self.reader.readexactly(int(headers[b"content-length"]))
+        return int(first.split()[1]), headers, json.loads(body)
+
+    async def slowly(self, said: bytes) -> bytes:
+        """What comes, till the server ends it, while bytes drip out."""
+
+        async def drip() -> None:
+            for byte in said:
+                self.writer.write(bytes([byte]))
+                await asyncio.sleep(0.05)
+
+        dripping = asyncio.ensure_future(drip())
+        try:
+            return await self.reader.read()
+        except ConnectionError:
+            return b""
+        finally:
+            dripping.cancel()
 
 
-async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[bytes, bytes], Any]:
-    """Status, headers and JSON of the next answer."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    first, *lines = head.strip().split(b"\r\n")
-    headers = dict(line.lower().split(b": ", 1) for line in lines)
-    return (
-        int(first.split()[1]),
-        headers,
-        json.loads(await reader.readexactly(int(headers[b"content-length"]))),
-    )
+async def talk(port: int, *said: bytes) -> Client:
+    client = Client(*await asyncio.open_connection("127.0.0.1", port))
+    client.writer.write(b"".join(said))
+    await client.writer.drain()
+    return client
 
 
 def terminate() -> None:
@@ -87,19 +105,19 @@ def test_sigterm_drains_and_ends_well():
     service = FakeService(wait=asyncio.Event())
 
     async def scene(port: int, app: Any) -> None:
-        reader, _ = await talk(port, ASK)
+        client = await talk(port, ASK)
         await until(lambda: service.asked)
         terminate()
         await until(lambda: app.state.gate.shut)
-        status, headers, body = await answer((await talk(port, ASK))[0])
+        status, headers, body = await (await talk(port, ASK)).answer()
         assert (status, body["error"]["code"]) == (503, "closing") and b"retry-after" in headers
-        status, _, body = await answer((await talk(port, HEALTH))[0])
+        status, _, body = await (await talk(port, HEALTH)).answer()
         assert (status, body) == (200, {"status": "ok"})
-        status, _, body = await answer((await talk(port, HEALTH.replace(b"health", b"ready")))[0])
+        status, _, body = await (await talk(port, HEALTH.replace(b"health", b"ready"))).answer()
         assert (status, body) == (503, {"status": "closing"})
         assert service.wait is not None
         service.wait.set()
-        status, _, body = await answer(reader)
+        status, _, body = await client.answer()
         assert status == 200 and body["text"]
 
     assert life(service, scene) == 0 and not service.cancelled
@@ -119,10 +137,10 @@ def test_who_is_inside_too_long_is_told():
     service.stop = stop  # type: ignore[method-assign]
 
     async def scene(port: int, app: Any) -> None:
-        reader, _ = await talk(port, ASK)
+        client = await talk(port, ASK)
         await until(lambda: service.asked)
         terminate()
-        status, _, body = await answer(reader)
+        status, _, body = await client.answer()
         assert (status, body["error"]["code"]) == (503, "closing")
 
     assert life(service, scene, grace=0.1) == 0
@@ -133,13 +151,13 @@ def test_a_second_signal_ends_at_once(second: signal.Signals):
     service = FakeService(wait=asyncio.Event())
 
     async def scene(port: int, app: Any) -> None:
-        reader, _ = await talk(port, ASK)
+        client = await talk(port, ASK)
         await until(lambda: service.asked)
         terminate()
         await until(lambda: app.state.gate.shut)
         os.kill(os.getpid(), second)
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
-            await answer(reader)
+            await client.answer()
 
     assert life(service, scene, grace=3600) == 128 + second
     assert service.cancelled == 1
@@ -163,38 +181,22 @@ def test_a_model_that_cannot_be_loaded_ends_the_server():
 def test_slow_and_silent_clients_are_left(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
 
-    async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, said: bytes) -> bytes:
-        async def drip() -> None:
-            for byte in said:
-                writer.write(bytes([byte]))
-                await asyncio.sleep(0.05)
-
-        dripping = asyncio.ensure_future(drip())
-        try:
-            return await reader.read()  # till the server ends it
-        except ConnectionError:
-            return b""
-        finally:
-            dripping.cancel()
-
     async def scene(port: int, app: Any) -> None:
-        assert await (await talk(port))[0].read() == b""
-        assert await slowly(*await talk(port), said=HEALTH) == b""
+        assert await (await talk(port)).reader.read() == b""
+        assert await (await talk(port)).slowly(HEALTH) == b""
         # Behind an answer too, and where the rest of a body never comes.
-        reader, writer = await talk(port, HEALTH)
-        assert (await answer(reader))[0] == 200
-        assert await slowly(reader, writer, HEALTH) == b""
-        unread = ASK.replace(b"/v1/audio/transcriptions", b"/nothing")[:-20]
-        reader, writer = await talk(port, unread)
-        assert (await answer(reader))[0] == 404
-        assert await slowly(reader, writer, b"x" * 10) == b""
+        client = await talk(port, HEALTH)
+        assert (await client.answer())[0] == 200
+        assert await client.slowly(HEALTH) == b""
+        client = await talk(port, ASK.replace(b"/v1/audio/transcriptions", b"/nothing")[:-20])
+        assert (await client.answer())[0] == 404
+        assert await client.slowly(b"x" * 10) == b""
         # A body that drips.
-        reader, writer = await talk(port, ASK[:-60])
-        status, headers, body = await answer(reader)
+        status, headers, body = await (await talk(port, ASK[:-60])).answer()
         assert (status, body["error"]["code"], headers[b"connection"]) == (408, "timeout", b"close")
         # All the while others are answered.
-        reader, writer = await talk(port, ASK, HEALTH)
-        assert (await answer(reader))[0] == 200 and (await answer(reader))[0] == 200
+        client = await talk(port, ASK, HEALTH)
+        assert (await client.answer())[0] == 200 and (await client.answer())[0] == 200
         terminate()
 
     assert life(FakeService(), scene, body_seconds=0.3) == 0
@@ -218,7 +220,8 @@ def test_a_client_that_does_not_read_is_left(monkeypatch: pytest.MonkeyPatch):
         client.connect(("127.0.0.1", port))
         _, writer = await asyncio.open_connection(sock=client, limit=1024)
         writer.write(request(stream="true"))
-        await until(lambda: service.cancelled)
+        await until(lambda: service.asked)
+        await until(lambda: not app.state.gate.inside)
         terminate()
 
     assert life(service, scene) == 0
@@ -232,9 +235,9 @@ def test_what_is_no_http_is_told_so():
             b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
             b"\x16\x03\x01" * 20,
         ):
-            status, _, body = await answer((await talk(port, said, b"\r\n\r\n"))[0])
+            status, _, body = await (await talk(port, said, b"\r\n\r\n")).answer()
             assert (status, body["error"]["code"]) == (400, "invalid_http")
-        status, _, body = await answer((await talk(port, b"GET /" + b"x" * 70_000))[0])
+        status, _, body = await (await talk(port, b"GET /" + b"x" * 70_000)).answer()
         assert status == 400
         terminate()
 

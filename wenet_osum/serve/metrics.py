@@ -69,6 +69,7 @@ class _Engine(Collector):
             "osum_open_requests", "Recordings that wait or are being answered.", stats.open
         )
         yield GaugeMetricFamily("osum_queue_pieces", "Pieces that wait for the model.", stats.queue)
+        yield GaugeMetricFamily("osum_in_hand_pieces", "Pieces that the model is answering.", stats.in_hand)
         answered = CounterMetricFamily("osum_requests", "Recordings by how they ended.", labels=["outcome"])
         for outcome, count in sorted(stats.requests.items()):
             answered.add_metric([outcome], count)

@@ -28,13 +28,13 @@ def listen(host: str, port: int) -> socket.socket:
         OsumError: there is no such address, or it is taken.
     """
     where = f"--host {host} --port {port}"
+    if not 0 <= port < 1 << 16:  # the system would take the last 16 bits of it
+        raise OsumError(where, "no such port", "give one from 0 to 65535")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=2048)
     except OSError as e:
         raise OsumError(where, e.strerror or str(e), "give another address") from None
-    except OverflowError:
-        raise OsumError(where, "no such port", "give one from 0 to 65535") from None
 
 
 class Server(uvicorn.Server):
