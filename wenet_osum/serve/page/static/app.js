@@ -88,7 +88,7 @@ async function ask() {
     byId('tick').textContent = span(seconds);
   };
   tick(0);
-  showAnswers();
+  reveal();
   let wait = 0;
   const timer = setInterval(() => wait || tick(Math.floor((performance.now() - began) / 1000)), 250);
   try {
@@ -109,6 +109,7 @@ async function ask() {
       about: { file: [...file.name].slice(0, 200).join(''), duration: answer.duration, prompt },
     };
     showAnswer();
+    reveal();
     say(() => t('done', taken, Object.keys(answer.tasks).length));
   } catch (error) {
     if (asking !== own) return;
@@ -123,11 +124,11 @@ async function ask() {
   }
 }
 
-/** Where the answers come below the tasks, as on a phone, they are brought to sight. */
-function showAnswers() {
+/** Where the answers are out of sight (below the tasks, on a phone), they are brought there. */
+function reveal() {
   const behavior = matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth';
   const { top } = byId('answer').getBoundingClientRect();
-  if (top > 0.5 * innerHeight) byId('answer').scrollIntoView({ behavior });
+  if (top < 0 || top > 0.5 * innerHeight) byId('answer').scrollIntoView({ behavior });
 }
 
 function showAnswer() {
