@@ -20,7 +20,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 def instruction(name: str) -> str:
     """The last line of the Dockerfile with this instruction, without it."""
-    lines = re.findall(rf"^{name} (.+(?:\\\n.+)*)", DOCKERFILE, re.M)
+    lines = re.findall(rf"^{name} ((?:.*\\\n)*.*)", DOCKERFILE, re.M)
     assert lines, f"no {name}"
     return str(lines[-1])
 
