@@ -220,7 +220,8 @@ def test_the_page_of_docs_is_run(here: Path, server: Server):
     assert start == "osum serve osum_model\n"  # as the fixture does
     port = server.url.rpartition(":")[2]
     heard = shell(ask_it.replace("localhost:8000", f"localhost:{port}"), here)
-    first, *events, understood, chat = [line for line in heard.splitlines() if line]
+    first, _, heard = heard.partition("data: ")  # JSON has no line end
+    *events, understood, chat = [line for line in heard.splitlines() if line]
     assert json.loads(first)["text"] == json.loads(events[-1].removeprefix("data: "))["text"]
     assert list(json.loads(understood)["tasks"]) == ["ser", "sgc", "sap"]
     assert json.loads(chat)["choices"][0]["message"]["content"].endswith(">")

@@ -33,7 +33,7 @@ def create_app(service: Service, settings: HttpSettings, facts: ModelFacts) -> F
     Raises:
         OsumError: ``settings.examples`` or ``settings.feedback`` cannot be used.
     """
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(redirect_slashes=False, docs_url=None, redoc_url=None, openapi_url=None)
     room = app.state.room = Room(service, settings, facts)
     gate = app.state.gate = Gate(settings.max_requests, ops.OPEN_PATHS)
     metrics = Metrics(service)

@@ -120,7 +120,7 @@ def add_handlers(app: FastAPI) -> None:
 
     async def http(request: Request, e: Exception) -> JSONResponse:
         assert isinstance(e, HTTPException)
-        where = f"{request.method} {request.url.path[:200]}"
+        where = f"{request.method} {request.scope['path'][:200]}"  # no look at Host, which may be malformed
         if e.status_code == 404:
             return ApiError(404, f"Invalid URL ({where})", None, "unknown_url").response()
         if e.status_code == 405:

@@ -42,7 +42,7 @@ class Room:
         if name is not None and name not in self.settings.names:
             known = ", ".join(self.settings.names)
             raise ApiError(
-                404, f"The model `{name}` does not exist; there is {known}", "model", "model_not_found"
+                404, f"The model `{name[:200]}` does not exist; there is {known}", "model", "model_not_found"
             )
 
     def find_task(self, name_or_tag: str) -> TaskFacts | None:

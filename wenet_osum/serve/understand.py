@@ -29,7 +29,7 @@ def question_of(asked: UnderstandForm, room: Room) -> Question:
     """Raises:
     ApiError: an unknown task.
     """
-    names = []
+    names: list[str] = []
     for given in split(asked.tasks) or ["all"]:
         task = room.find_task(given)
         if task is None and given.lower() != "all":
