@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import json
 import os
 import shutil
 import signal
@@ -188,13 +189,13 @@ def test_a_long_recording_shares_each_batch_with_those_that_come():
 def test_requests_lead_batches_in_turn():
     hot = Question(("asr",), hotwords=("osum",))
     found = batches((4, 0), (ASR, [3000] * 8), (hot, [100]), (ASR, [100] * 3))
-    assert [batch[0][0] for batch in found] == [0, 1, 2, 0] or [b[0][0] for b in found] == [0, 1, 0]
-    assert found[1] == [(1, 0)]
+    assert found[0] == [(0, 0), (0, 1), (2, 0), (2, 1)] and found[1] == [(1, 0)]
+    assert (2, 2) in found[2]
 
 
 def test_a_short_piece_is_not_padded_to_a_long_one():
     found = batches((4, 0), (ASR, [100]), (ASR, [3000] * 2), (ASR, [120]))
-    assert found == [[(0, 0), (3, 0)], [(1, 0), (1, 1)]]
+    assert found == [[(0, 0), (2, 0)], [(1, 0), (1, 1)]]
 
 
 def test_every_request_leads_before_long():
@@ -271,9 +272,18 @@ ASKED = {
 }
 
 
+def check_same(line: str, wanted: str) -> None:
+    """Two lines of JSON: the last digit of a probability depends on the company in a batch, nothing else does."""
+    rows = [json.loads(text) for text in (line, wanted)]
+    shares = [[task.pop("probabilities") for task in row["tasks"].values()] for row in rows]
+    flat = [[p for task in each for values in task.values() for p in values.values()] for each in shares]
+    assert rows[0] == rows[1]
+    assert flat[0] == pytest.approx(flat[1], abs=3e-6)
+
+
 @pytest.mark.parametrize("asked", ASKED)
 def test_answers_are_those_of_transcribe(asked, recordings, service, background, folder, capsys):
-    """Asked all at once: byte for byte what the command writes."""
+    """Asked all at once: what the command writes."""
     question, flags = ASKED[asked]
     how = ["--checkpoint", folder / "final.pt", "--config", folder / "train.yaml", "--num_threads", 1]
     assert command(program.main, *recordings, *how, *flags, "--max_seconds", 2, "--format", "json") == 0
@@ -283,7 +293,8 @@ def test_answers_are_those_of_transcribe(asked, recordings, service, background,
         return await asyncio.gather(*(service.hear(f.read_bytes(), question, str(f)) for f in recordings))
 
     found = background.run(all_at_once())
-    assert [as_json(done) for done in found] == wanted
+    for done, line in zip(found, wanted):
+        check_same(as_json(done), line)
 
 
 def test_a_stream_is_the_same_piece_by_piece(service: Service, background: Background):
@@ -297,7 +308,8 @@ def test_a_stream_is_the_same_piece_by_piece(service: Service, background: Backg
     heard = whole.tasks["ser"].segments
     assert [(round(p.start, 2), round(p.end, 2)) for p in pieces] == [(s.start, s.end) for s in heard]
     assert [p.answers["ser"].answer.labels for p in pieces] == [s.labels for s in heard]
-    assert whole == background.run(service.hear(data, Question(("asr", "ser")), "f.wav"))
+    again = background.run(service.hear(data, Question(("asr", "ser")), "f.wav"))
+    check_same(as_json(whole), as_json(again))
 
 
 def test_what_is_known_of_the_model(service: Service):

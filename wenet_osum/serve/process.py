@@ -20,7 +20,15 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_PRELOAD = ["wenet_osum.serve.worker", "wenet_osum.serve.decoder"]
+# What loading a model imports only then is here too: it takes seconds, and a lost model is missed meanwhile.
+_PRELOAD = [
+    "wenet_osum.serve.worker",
+    "wenet_osum.serve.decoder",
+    *(f"wenet_osum.models.{name}" for name in ("osum", "whisper_encoder", "adapter", "ctc", "llm_decoder")),
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.qwen2.modeling_qwen2",
+]
 
 
 class Lost(Exception):

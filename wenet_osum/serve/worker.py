@@ -102,7 +102,7 @@ class Asked:
         answerer.prompts = {}
         if question.temperature > 0:
             # Drafts are for the likeliest answer.
-            drawn = {"do_sample": True, "temperature": question.temperature, "seed": question.seed}
+            drawn: Any = {"do_sample": True, "temperature": question.temperature, "seed": question.seed}
             answerer.search = replace(answerer.search, relaxed=None, **drawn)
             answerer.draft = "none"
         return answerer
