@@ -58,7 +58,9 @@ def error_of(response: Any, status: int) -> dict[str, Any]:
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     assert (
-        set(response.json()) == {"error"} and "Traceback" not in response.text and "secret" not in response.text
+        set(response.json()) == {"error"}
+        and "Traceback" not in response.text
+        and "secret" not in response.text
     )
     error: dict[str, Any] = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"} and error["message"]
