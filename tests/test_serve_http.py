@@ -195,6 +195,13 @@ def test_what_has_no_effect_is_taken():
     assert post(client(), {"model": "whisper-1"}).status_code == 200  # another name of the same model
 
 
+def test_tokens_that_cannot_be_counted_are_not_made_up():
+    to = client(rate=None)  # an encoder whose rate nobody knows
+    assert post(to).json()["usage"] == {"type": "duration", "seconds": 4.0}
+    assert "usage" not in events_of(post(to, {"stream": "true"}))[-1]
+    assert chat(to).json()["usage"] is None
+
+
 # --- forms ---
 
 
