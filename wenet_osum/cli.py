@@ -20,6 +20,7 @@ COMMANDS = {
     "convert": "OSUM's infer.pt, our checkpoints, model folders, Hugging Face folders: from one to another",
     "recognize": "decode a list, any task",
     "transcribe": "files, folders or standard input -> text, JSON, subtitles, CTM; any task",
+    "serve": "HTTP: OpenAI's API for transcriptions and chat, every task, a web page to speak into",
     "score": "score a decode folder, print the table, write scores.json",
 }
 

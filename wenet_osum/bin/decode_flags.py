@@ -6,6 +6,7 @@ import argparse
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from wenet_osum.bin.common import at_least
 from wenet_osum.decode import load
@@ -19,9 +20,13 @@ from wenet_osum.wenet.encoders import build_model
 PRESETS = {"osum_release": OSUM_RELEASE}
 
 
-def add_model_flags(p: argparse.ArgumentParser) -> None:
+def add_model_flags(p: argparse.ArgumentParser, positional: bool = False) -> None:
     p.add_argument("--config", help="train.yaml of the run; default: config.yaml of a model folder")
-    p.add_argument("--checkpoint", required=True, help=".pt, or a model folder (osum convert)")
+    what = ".pt, or a model folder (osum convert)"
+    if positional:
+        p.add_argument("checkpoint", metavar="CKPT", help=what)
+    else:
+        p.add_argument("--checkpoint", required=True, help=what)
     p.add_argument("--gpu", type=int, default=-1, help="run on this CUDA card; -1: see --device")
     p.add_argument("--device", default="cpu", choices=DEVICES)
     p.add_argument("--dtype", choices=DTYPES, help="autocast; default: the config's")
@@ -97,12 +102,16 @@ def hotwords_of(given: str | None) -> list[str]:
     return [word.strip() for word in words if word.strip()]
 
 
-def load_model(args: argparse.Namespace) -> Loaded:
-    """The model of ``--config`` and ``--checkpoint``, in evaluation mode."""
+def spec_of(args: argparse.Namespace, **search: Any) -> LoadSpec:
+    """The model that the flags name. ``search``: further fields of ``LoadSpec``."""
     names = ("checkpoint", "config", "device", "gpu", "dtype", "num_threads")
     how = {name: getattr(args, name) for name in names}
-    spec = LoadSpec(**how, override_config=tuple(args.override_config))
-    return load.load_model(spec, build_model)
+    return LoadSpec(**how, override_config=tuple(args.override_config), **search)
+
+
+def load_model(args: argparse.Namespace) -> Loaded:
+    """The model of ``--config`` and ``--checkpoint``, in evaluation mode."""
+    return load.load_model(spec_of(args), build_model)
 
 
 def load_answerer(args: argparse.Namespace, loaded: Loaded, mode: str = "llm_greedy") -> Answerer:
