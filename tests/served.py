@@ -51,8 +51,8 @@ class Server:
         url: without a slash at its end. log: what it said on standard error.
     """
 
-    def __init__(self, folder: Path, *flags: str):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    def __init__(self, folder: Path, *flags: str, **environ: str):
+        environment = {**os.environ, **environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         command = [
             sys.executable,
             "-m",
@@ -91,8 +91,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def served(folder: Path, *flags: str) -> Iterator[Server]:
-    server = Server(folder, *flags)
+def served(folder: Path, *flags: str, **environ: str) -> Iterator[Server]:
+    server = Server(folder, *flags, **environ)
     try:
         yield server
     finally:

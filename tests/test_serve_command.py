@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import re
 import signal
@@ -40,9 +39,14 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(here: Path) -> Iterator[Server]:
-    with served(here, "--examples", "calls", "--feedback", "feedback.jsonl") as server:
+def server(here: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One for all tests; at its end, by SIGTERM, nothing of them is left."""
+    temporary = tmp_path_factory.mktemp("tmp")
+    with served(here, "--examples", "calls", "--feedback", "feedback.jsonl", TMPDIR=str(temporary)) as server:
         yield server
+        assert server.end(signal.SIGTERM) == 0, server.log
+        assert not list(temporary.iterdir())
+        assert "Traceback" not in "".join(server.log)
 
 
 @pytest.fixture
@@ -192,18 +196,15 @@ def test_the_page_and_its_rooms_are_there(server: Server):
     )
 
 
-def test_no_file_is_left_and_sigterm_ends_it_well(
-    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    with served(here) as server:
-        for file in (b"no audio" * 100_000, (here / "talk.flac").read_bytes()):
-            files = {"file": ("../../x.wav", io.BytesIO(file))}
-            httpx.post(server.url + "/v1/understand", files=files, data={"tasks": "asr"}, timeout=60)
-        assert server.end(signal.SIGTERM) == 0, server.log
-    assert not list((tmp_path / "tmp").iterdir())
-    assert "Traceback" not in "".join(server.log)
+@pytest.mark.parametrize("name", ["../../x.wav", "/etc/passwd", "a|", "x.ark:0"])
+def test_an_upload_is_what_was_sent_whatever_its_name(server: Server, here: Path, name: str):
+    files = {"file": (name, (here / "calls/u01.wav").read_bytes())}
+    got = httpx.post(server.url + "/v1/understand", files=files, data={"tasks": "asr"}, timeout=60)
+    assert got.status_code == 200 and got.json()["file"] == name.rpartition("/")[2]
+    broken = httpx.post(
+        server.url + "/v1/understand", files={"file": (name, b"no audio" * 100_000)}, timeout=60
+    )
+    assert (broken.status_code, broken.json()["error"]["code"]) == (400, "invalid_audio")
 
 
 def test_no_model_no_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -144,11 +144,13 @@ def worker(service: Service) -> int:
 
 
 @contextlib.contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """A process that does nothing for a while."""
+def stopped(service: Service) -> Iterator[int]:
+    """The model's process, idle, does nothing for a while; its id."""
+    until(lambda: service.stats.in_hand == service.stats.queue == 0)
+    pid = worker(service)
     os.kill(pid, signal.SIGSTOP)
     try:
-        yield
+        yield pid
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
@@ -207,6 +209,9 @@ def test_every_request_leads_before_long():
 def test_a_batch_waits_for_company_but_not_long():
     async def run() -> list[int]:
         batcher, sizes = Batcher(2, 0.05), []
+        batcher.put(Lane(ASR), "0", np.zeros((9, 80), np.float32), 0.09)
+        sizes.append(len(await batcher.take()))  # nobody is coming
+        batcher.coming = 1
         for lanes in (1, 2):
             for _ in range(lanes):
                 batcher.put(Lane(ASR), "0", np.zeros((9, 80), np.float32), 0.09)
@@ -220,7 +225,7 @@ def test_a_batch_waits_for_company_but_not_long():
         sizes.append(len(await taking))
         return sizes
 
-    assert asyncio.run(run()) == [1, 2, 2]
+    assert asyncio.run(run()) == [1, 1, 2, 2]
 
 
 def test_a_lane_has_room_for_a_batch():
@@ -329,6 +334,8 @@ def test_what_is_known_of_the_model(service: Service):
         ("prompt", Question(("asr",), "x" * 2001)),
         ("prompt", Question(("asr",), "x" * 2000)),  # more tokens than the model has room for
         ("hotwords", Question(("asr",), hotwords=("y" * 300,) * 6)),
+        ("prompt", Question(("asr",), "\ud800")),
+        ("hotwords", Question(("asr",), hotwords=("\udc80",))),
         ("temperature", Question(("asr",), temperature=float("nan"))),
         ("temperature", Question(("asr",), temperature=2.5)),
         ("seed", Question(("asr",), temperature=1.0, seed=-1)),
@@ -342,10 +349,16 @@ def test_what_cannot_be_asked(where: str, question: Question, service: Service, 
     assert service.stats.restarts == restarts
 
 
+def test_any_name_will_do(service: Service, background: Background):
+    for name in ("", "..", "/etc/passwd", "a\0b |", "\ud800.wav"):
+        done = background.run(service.hear(SHORT, Question(("asr",), temperature=1.0), name))
+        assert done.duration == 0.8 and done.file == name.replace("\ud800", "?")
+
+
 def test_questions_are_equal_where_the_answers_are(service: Service):
     table = service._table
     same = [
-        Question(("asr", "ASR", "<TRANSCRIBE>"), "", None, (" ",), 0.0, 7),
+        Question(("asr", "ASR", "<TRANSCRIBE>"), " ", None, (" ",), 0.0, 7),
         Question(("asr",), temperature=1e-9, seed=8),
     ]
     assert {question.checked(table, 9) for question in same} == {ASR}
@@ -356,7 +369,7 @@ def test_questions_are_equal_where_the_answers_are(service: Service):
 
 def test_requests_share_batches(service: Service, background: Background):
     before = service.stats.batches.copy()
-    with stopped(worker(service)):
+    with stopped(service):
         requests = [background.begin(service.hear(SHORT, ASR))]
         until(lambda: service.stats.in_hand == 1)
         requests += [background.begin(service.hear(SHORT, ASR)) for _ in range(8)]
@@ -374,7 +387,7 @@ def test_a_short_recording_is_answered_before_a_long_one(service: Service, backg
 
 
 def test_a_request_that_leaves_frees_its_place(service: Service, background: Background):
-    with stopped(worker(service)):
+    with stopped(service):
         requests = [background.begin(service.hear(LONG, ASR)) for _ in range(3)]
         until(lambda: service.stats.queue == 3 * LIMITS.batch_size)
         gone = service.stats.requests["cancelled"]
@@ -499,7 +512,7 @@ def test_long_uploads_leave_decoders_to_short_ones(service: Service, background:
     """Two of the four decoders are all that long ones get."""
     minutes = encoded(talk(95, 3), "FLAC")
     assert likely_seconds(minutes) > LONG_UPLOAD
-    with stopped(worker(service)):
+    with stopped(service):
         long = [background.begin(service.hear(minutes, ASR)) for _ in range(4)]
         until(lambda: service.stats.queue >= LIMITS.batch_size)
         short = background.begin(service.hear(SHORT, ASR))
@@ -515,8 +528,8 @@ def test_long_uploads_leave_decoders_to_short_ones(service: Service, background:
 
 def test_a_killed_worker_is_replaced(service: Service, background: Background):
     """What it had in hand is lost and told so; what waits is answered by the next one."""
-    restarts, pid = service.stats.restarts, worker(service)
-    with stopped(pid):
+    restarts = service.stats.restarts
+    with stopped(service) as pid:
         lost = background.begin(service.hear(SHORT, ASR))
         until(lambda: service.stats.in_hand == 1)
         kept = background.begin(service.hear(SHORT, Question(("ser",))))
@@ -533,11 +546,10 @@ def test_a_killed_worker_is_replaced(service: Service, background: Background):
 
 def test_a_worker_that_hangs_is_replaced_and_a_stop_drains(folder: Path, background: Background):
     with serving(folder, background, Limits(batch_seconds=3, batch_size=2)) as service:
-        with stopped(worker(service)), pytest.raises(WorkerLost, match="no answer within 3 s"):
+        with stopped(service), pytest.raises(WorkerLost, match="no answer within 3 s"):
             background.run(service.hear(SHORT, ASR))
         until(lambda: service.ready)
-        pid = worker(service)
-        with stopped(pid):
+        with stopped(service) as pid:
             open_ = [background.begin(service.hear(SHORT, ASR)) for _ in range(3)]
             until(lambda: service.stats.open == 3 and service.stats.queue >= 1)
             stopping = background.begin(service.stop())
@@ -551,7 +563,7 @@ def test_a_worker_that_hangs_is_replaced_and_a_stop_drains(folder: Path, backgro
 
 
 def test_a_stop_does_not_wait_for_ever(folder: Path, background: Background):
-    with serving(folder, background, Limits(batch_size=2)) as service, stopped(worker(service)):
+    with serving(folder, background, Limits(batch_size=2)) as service, stopped(service):
         open_ = [background.begin(service.hear(SHORT, ASR)) for _ in range(3)]
         until(lambda: service.stats.open == 3 and service.stats.queue >= 1)
         background.run(service.stop(0.01))

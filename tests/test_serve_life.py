@@ -19,6 +19,7 @@ from wenet_osum.bin import serve as program
 from wenet_osum.errors import OsumError
 from wenet_osum.serve import protocol
 from wenet_osum.serve.server import listen, serve
+from wenet_osum.serve.settings import Limits
 
 
 def request(**fields: str) -> bytes:
@@ -255,3 +256,32 @@ def test_a_port_that_is_taken_and_a_host_that_is_none(capsys: pytest.CaptureFixt
 def test_loopback():
     assert all(map(program.is_loopback, ("127.0.0.1", "::1", "localhost", "127.0.0.9")))
     assert not any(map(program.is_loopback, ("0.0.0.0", "::", "10.0.0.1", "example.org")))
+
+
+def test_flags(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OSUM_API_KEYS", "keys.txt")
+    args = program.get_args(
+        ["osum_model", "--max_upload", "2", "--max_audio_seconds", "60", "--max_seconds", "3"]
+    )
+    assert args.api_keys == "keys.txt" and args.host == "127.0.0.1"
+    limits = program.limits_of(args)
+    assert (limits.max_bytes, limits.max_seconds, limits.piece_seconds) == (2 << 20, 60, 3)
+    usual = program.limits_of(program.get_args(["osum_model"]))
+    assert usual == Limits()  # the flags' defaults are the engine's
+    for bad in (["--port", "x"], ["--grace", "-1"], ["--grace", "nan"], ["--max_seconds", "0"], []):
+        with pytest.raises(SystemExit):
+            program.get_args([*bad, *(["osum_model"] if bad else [])])
+
+
+def test_who_asks_before_he_sends_is_told():
+    async def scene(port: int, app: Any) -> None:
+        head = (
+            ASK.partition(b"Content-Length")[0] + b"Content-Length: 9000000\r\nExpect: 100-continue\r\n\r\n"
+        )
+        client = await talk(port, head)
+        status, headers, body = await client.answer()
+        # Its body will not come, so nothing else can come on this connection.
+        assert (status, body["error"]["code"], headers[b"connection"]) == (413, "too_large", b"close")
+        terminate()
+
+    assert life(FakeService(), scene) == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from wenet_osum.bin.common import at_least
 from wenet_osum.bin.decode_flags import add_model_flags, spec_of
+from wenet_osum.bin.transcribe import seconds
 from wenet_osum.decode.answer import DRAFTS
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.serve.settings import MIB, Limits
@@ -37,7 +38,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--draft", default="none", choices=DRAFTS, help="let the CTC head guess the transcript")
     p.add_argument("--vad", choices=["energy", "silero", "none"], default="energy")
     p.add_argument(
-        "--max_seconds", type=some_seconds, default=30.0, help="longer recordings are cut at pauses"
+        "--max_seconds", type=seconds, default=30.0, help="longer recordings are cut at pauses"
     )
 
     web = p.add_argument_group("who may ask")

@@ -44,15 +44,15 @@ class Batcher:
     """Where pieces wait.
 
     Args:
-        size: pieces in a batch. max_wait: seconds that a batch which is not full waits for company.
+        size: pieces in a batch. max_wait: seconds that a batch which is not full waits for company, if some is coming.
 
     Attributes:
-        count: pieces that wait.
+        count: pieces that wait. coming: requests that have no piece yet; kept by whoever reads them.
     """
 
     def __init__(self, size: int, max_wait: float):
         self.size, self.max_wait = size, max_wait
-        self.count = 0
+        self.count = self.coming = 0
         self._lanes: deque[Lane] = deque()  # those with pieces; the first leads the next batch
         self._arrived = asyncio.Event()
 
@@ -97,7 +97,7 @@ class Batcher:
             first = self._lanes[0]
             alike = sum(len(lane.waiting) for lane in self._lanes if lane.question == first.question)
             left = first.waiting[0].arrived + self.max_wait - time.monotonic()
-            if alike >= self.size or left <= 0:
+            if alike >= self.size or left <= 0 or not self.coming:
                 return self._compose()
             await self._wait(left)
 

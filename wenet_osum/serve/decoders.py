@@ -46,7 +46,7 @@ class Decoding:
         """Raises: as ``next``."""
 
         def send(pipe: Connection) -> dict[str, Any]:
-            pipe.send_bytes(self._name.encode(errors="replace"))
+            pipe.send_bytes(self._name.encode())
             pipe.send_bytes(data)
             return json.loads(pipe.recv_bytes())  # type: ignore[no-any-return]
 

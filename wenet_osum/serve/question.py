@@ -47,9 +47,11 @@ class Question:
             raise BadQuestion("tasks", f"unknown task {e.where[:80]!r}", e.mend) from None
         if self.lang not in (None, *LANGS):
             raise BadQuestion("lang", f"unknown language {self.lang[:80]!r}", f"use {' or '.join(LANGS)}")
-        for where, length in (("prompt", len(self.prompt or "")), ("hotwords", sum(map(len, self.hotwords)))):
-            if length > max_prompt:
-                raise BadQuestion(where, f"{length} characters", f"use {max_prompt} at most")
+        for where, text in (("prompt", self.prompt or ""), ("hotwords", "".join(self.hotwords))):
+            if len(text) > max_prompt:
+                raise BadQuestion(where, f"{len(text)} characters", f"use {max_prompt} at most")
+            if not text.isascii() and any(0xD800 <= ord(c) < 0xE000 for c in text):
+                raise BadQuestion(where, "halves of characters (UTF-16 surrogates)", "send whole ones")
         if not (math.isfinite(self.temperature) and 0 <= self.temperature <= HOTTEST):
             raise BadQuestion("temperature", f"is {self.temperature:g}", f"use 0 to {HOTTEST:g}")
         if not 0 <= self.seed < 1 << 31:
@@ -58,7 +60,7 @@ class Question:
         return replace(
             self,
             tasks=tuple(names),
-            prompt=self.prompt or None,
+            prompt=self.prompt if self.prompt and self.prompt.strip() else None,
             hotwords=tuple(word.strip() for word in self.hotwords if word.strip()),
             temperature=self.temperature if drawn else 0.0,
             seed=self.seed if drawn else 0,

@@ -109,7 +109,6 @@ class Service:
         self._closing = False
         self._failed: str | None = None
         self._open: set[_Request] = set()
-        self._coming = 0  # requests without a piece yet
 
     @property
     def ready(self) -> bool:
@@ -202,12 +201,13 @@ class Service:
             ServeError: as ``hear``; where it comes to it, after the pieces before.
         """
         begun, outcome = time.monotonic(), "error"
+        name = name.encode(errors="replace").decode()  # whatever a client calls it
         try:
             self._admit(data)
             request = _Request(name, Lane(question), begun + self.limits.request_seconds)
             self._open.add(request)
             self._idle.clear()
-            self._coming += 1
+            self._batcher.coming += 1
             try:
                 async with contextlib.aclosing(self._answers(request, data)) as items:
                     async for item in items:
@@ -236,7 +236,7 @@ class Service:
         if len(data) > self.limits.max_bytes:
             what = f"{len(data) / MIB:.1f} MiB, at most {self.limits.max_bytes / MIB:g}"
             raise TooLarge(what, "send flac, ogg or mp3, or cut it into parts")
-        waiting = self._batcher.count + self._coming
+        waiting = self._batcher.count + self._batcher.coming
         if waiting >= self.limits.max_queue:
             raise Busy(min(max(1.0, waiting / self._model.rate), 120.0))
 
@@ -283,5 +283,5 @@ class Service:
             request.found.put_nowait(e)
 
     def _heard(self, request: _Request) -> None:
-        self._coming -= not request.heard
+        self._batcher.coming -= not request.heard
         request.heard = True

@@ -88,9 +88,9 @@ class Asked:
         answerer = self._for(question)
         for name in question.tasks:
             tokens = len(answerer.prompt_ids(answerer.table[name], language_of(None)))
-            if tokens > self._longest:
+            if not 0 < tokens <= self._longest:
                 where = "prompt" if question.prompt else "hotwords"
-                raise OsumError(where, f"{tokens} tokens, at most {self._longest}", "shorten it")
+                raise OsumError(where, f"{tokens} tokens", f"use 1 to {self._longest}")
         batch = make_batch(keys, [torch.from_numpy(f) for f in feats])
         found = answerer.answer(batch, question.tasks)
         return [{name: answers[row] for name, answers in found.items()} for row in range(len(keys))]
