@@ -368,7 +368,7 @@ def test_questions_are_equal_where_the_answers_are(service: Service):
 
 
 def test_requests_share_batches(service: Service, background: Background):
-    before = service.stats.batches.copy()
+    before, answered = service.stats.batches.copy(), service.stats.requests["ok"]
     with stopped(service):
         requests = [background.begin(service.hear(SHORT, ASR))]
         until(lambda: service.stats.in_hand == 1)
@@ -376,6 +376,7 @@ def test_requests_share_batches(service: Service, background: Background):
         until(lambda: service.stats.queue == 8)
     assert len({as_json(request.result(60)) for request in requests}) == 1
     assert service.stats.batches - before == {1: 1, 4: 2}
+    assert service.stats.requests["ok"] == answered + 9 and service.stats.requests["error"] == 0
 
 
 def test_a_short_recording_is_answered_before_a_long_one(service: Service, background: Background):
@@ -579,6 +580,14 @@ def test_a_model_that_cannot_be_loaded(folder: Path, background: Background, tmp
         with pytest.raises(WorkerLost, match="no such file or folder"):
             await waiting
         await service.stop()
+        early = Service(spec(folder))
+        starting = asyncio.ensure_future(early.start())
+        await asyncio.sleep(0)
+        await early.stop()
+        await early.stop(0)
+        with pytest.raises(OsumError):
+            await starting
+        assert not early.ready
 
     background.run(run())
     home = shutil.copytree(folder, tmp_path / "copy")

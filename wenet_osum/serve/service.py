@@ -130,7 +130,7 @@ class Service:
         """Load the model; comes back when it is ready. ``hear`` may be called before: such requests wait.
 
         Raises:
-            OsumError: the config or the checkpoint is not usable.
+            OsumError: the config or the checkpoint is not usable. Closing: ``stop`` was called.
         """
         try:
             if self.limits.vad == "silero":
@@ -142,6 +142,9 @@ class Service:
             raise
         finally:
             self._begun.set()
+        if self._closing:
+            await self._model.close()
+            raise Closing
         self._table = facts.table
         self.tasks = {
             t.name: TaskFacts(
@@ -200,7 +203,7 @@ class Service:
         Raises:
             ServeError: as ``hear``; where it comes to it, after the pieces before.
         """
-        begun, outcome = time.monotonic(), "error"
+        begun, outcome = time.monotonic(), "cancelled"  # what it is where nobody waits for the end
         name = name.encode(errors="replace").decode()  # whatever a client calls it
         try:
             self._admit(data)
@@ -211,19 +214,20 @@ class Service:
             try:
                 async with contextlib.aclosing(self._answers(request, data)) as items:
                     async for item in items:
+                        if isinstance(item, Transcript):
+                            outcome = "ok"
+                            self._stats.latency.add(time.monotonic() - begun)
                         yield item
             finally:
                 self._open.remove(request)
                 self._heard(request)
                 if not self._open:
                     self._idle.set()
-            outcome = "ok"
-            self._stats.latency.add(time.monotonic() - begun)
         except ServeError as e:
             outcome = e.outcome
             raise
-        except (asyncio.CancelledError, GeneratorExit):
-            outcome = "cancelled"
+        except Exception:
+            outcome = "error"
             raise
         finally:
             self._stats.requests[outcome] += 1

@@ -38,7 +38,8 @@ class Stats:
     """Counts since the start, and what is the case now.
 
     Attributes:
-        requests: how many ended in which way: ``ok``, ``cancelled``, and the ``outcome`` of each ``ServeError``.
+        requests: how many ended in which way: ``ok``, ``cancelled``, the ``outcome`` of each ``ServeError``, and
+            ``error`` for a fault of ours.
         open: requests that are being answered or wait. queue: pieces that wait for the model. in_hand: pieces that it
             is answering.
         audio_seconds: of the pieces that were answered.
