@@ -121,10 +121,11 @@ class FakeService:
             raise
 
 
-def facts(lang: str = "auto", rate: float | None = 12.5) -> ModelFacts:
+def facts(lang: str, rate: float | None) -> ModelFacts:
     return ModelFacts(Letters(), TABLE, {"style": "words", "lang": lang, "number": 1}, rate)
 
 
-def app_of(service: FakeService, lang: str = "auto", **settings: Any) -> FastAPI:
+def app_of(service: FakeService, lang: str = "auto", rate: float | None = 12.5, **settings: Any) -> FastAPI:
+    """``lang``: of the questions that the model knows. ``rate``: tokens that it hears a second."""
     stand_in: Any = service
-    return create_app(stand_in, HttpSettings(names=("tiny", "whisper-1"), **settings), facts(lang))
+    return create_app(stand_in, HttpSettings(names=("tiny", "whisper-1"), **settings), facts(lang, rate))

@@ -58,7 +58,9 @@ def error_of(response: Any, status: int) -> dict[str, Any]:
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     assert (
-        set(response.json()) == {"error"} and "Traceback" not in response.text and "secret" not in response.text
+        set(response.json()) == {"error"}
+        and "Traceback" not in response.text
+        and "secret" not in response.text
     )
     error: dict[str, Any] = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"} and error["message"]
@@ -191,6 +193,13 @@ def test_what_has_no_effect_is_taken():
     fields = {"chunking_strategy": "auto", "languages[]": ["en"], "timestamp_granularities[]": "segment"}
     assert post(client(), fields).status_code == 200
     assert post(client(), {"model": "whisper-1"}).status_code == 200  # another name of the same model
+
+
+def test_tokens_that_cannot_be_counted_are_not_made_up():
+    to = client(rate=None)  # an encoder whose rate nobody knows
+    assert post(to).json()["usage"] == {"type": "duration", "seconds": 4.0}
+    assert "usage" not in events_of(post(to, {"stream": "true"}))[-1]
+    assert chat(to).json()["usage"] is None
 
 
 # --- forms ---

@@ -37,9 +37,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     p.add_argument("--beam_size", type=at_least(1), default=10, help="for llm_beam")
     p.add_argument("--draft", default="none", choices=DRAFTS, help="let the CTC head guess the transcript")
     p.add_argument("--vad", choices=["energy", "silero", "none"], default="energy")
-    p.add_argument(
-        "--max_seconds", type=seconds, default=30.0, help="longer recordings are cut at pauses"
-    )
+    p.add_argument("--max_seconds", type=seconds, default=30.0, help="longer recordings are cut at pauses")
 
     web = p.add_argument_group("who may ask")
     web.add_argument("--host", default="127.0.0.1", help="0.0.0.0: everyone who reaches this machine")
@@ -139,7 +137,10 @@ def main(argv: list[str] | None = None) -> int:
         app = create_app(service, settings, read_facts(spec))
         if not keys and not is_loopback(args.host):
             logging.warning("anyone who reaches %s may ask: no --api_keys", args.host)
-        return asyncio.run(serve(app, service, sock, args.grace, args.access_log))
+        status = asyncio.run(serve(app, service, sock, args.grace, args.access_log))
+    if status:  # asked twice to end: torch would take a second to take its leave
+        os._exit(status)
+    return status
 
 
 if __name__ == "__main__":

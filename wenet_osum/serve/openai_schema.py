@@ -78,6 +78,11 @@ class TranscriptionForm(Request):
     include: Any = _only(why="the model tells no probabilities of tokens", default=[])
     languages: list[Language] = Field([], max_length=8, description="Of the audio; the first one counts.")
 
+    @property
+    def spoken(self) -> str | None:
+        """The language of the audio, where it is told."""
+        return self.language or next(filter(None, self.languages), None)
+
 
 class UnderstandForm(Request):
     """``POST /v1/understand``, without the file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -122,6 +123,7 @@ async def serve(app: FastAPI, service: Service, sock: socket.socket, grace: floa
     Raises:
         OsumError: the model cannot be loaded, or ended for good.
     """
+    gc.freeze()  # torch's objects, some hundred thousand: no look at them while answering, nor at the end
     server = Server(app, service, grace, access_log)
     host, port = sock.getsockname()[:2]
     logging.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)

@@ -78,11 +78,10 @@ def read(form: Form) -> TranscriptionForm:
 
 
 def question_of(asked: TranscriptionForm, room: Room) -> Question:
-    language = asked.language or next(filter(None, asked.languages), None)
     words = [word for given in (*asked.keywords, asked.prompt) for word in phrases(given)]
     return Question(
         ("srwt" if "word" in asked.timestamp_granularities else "asr",),
-        lang=room.facts.question_lang(language),
+        lang=room.facts.question_lang(asked.spoken),
         hotwords=tuple(dict.fromkeys(words)),
         temperature=asked.temperature,
     )
@@ -108,9 +107,8 @@ def verbose(asked: TranscriptionForm, done: Transcript, heard: Heard, room: Room
     """Segments are the pieces that a recording was cut into; without granularities they alone are told, as OpenAI
     does."""
     text = heard.answer.text or ""
-    given = asked.language or next(filter(None, asked.languages), None)
     found = TranscriptionVerbose(
-        language=LANGUAGES[given or language_of(text)],
+        language=LANGUAGES[asked.spoken or language_of(text)],
         duration=round(done.duration, 3),
         text=text,
         usage=duration_usage(done),
