@@ -25,6 +25,7 @@ from wenet_osum.decode.formats import Transcript, as_json, srt, vtt
 from wenet_osum.decode.join import Segment
 from wenet_osum.serve.errors import Busy, TimedOut, TooLarge, WorkerLost
 from wenet_osum.serve.service import Question
+from wenet_osum.serve.settings import Limits
 from wenet_osum.tasks import load_tasks
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -172,14 +173,19 @@ def test_words_follow_the_playback_and_seek(server: StandIn, visit: Any, folder:
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
     expect(page.locator(".word.now")).to_have_text("runs")
+    watch = """() => { window.seen = []; const audio = document.querySelector('audio');
+        new MutationObserver(() => { const now = document.querySelector('.word.now');
+            if (now) seen.push([now.textContent, audio.currentTime]); })
+        .observe(document.querySelector('.words'), {attributes: true, subtree: true, attributeFilter: ['class']}); }"""
     page.keyboard.press("Home")
+    page.evaluate(watch)
     page.locator("#play").click()
-    expect(page.locator("#play")).to_have_attribute("aria-label", "Pause")
-    seen = []
-    for word in WORDS:
-        expect(page.locator(".word.now")).to_have_text(word.word)
-        seen.append(word.word)
-    expect(page.locator("#play")).to_have_attribute("aria-label", "Play", timeout=5000)  # its end
+    expect(page.locator("#time")).to_have_text("0:03.0 / 0:03.0")
+    expect(page.locator("#play")).to_have_attribute("aria-label", "Play")
+    seen = list(dict(page.evaluate("seen")).items())
+    assert [word for word, _ in seen] == [w.word for w in WORDS if w.word in dict(seen)] and len(seen) > 3
+    times = {w.word: (w.start, w.end) for w in WORDS}
+    assert all(times[word][0] <= at < times[word][1] + 0.3 for word, at in seen)  # 0.3: a busy machine
     words.nth(4).click()
     expect(page.locator("#time")).to_have_text(re.compile("^0:02.[34]"))
     expect(page.locator("#play")).to_have_attribute("aria-label", "Play")  # it stops behind the word
@@ -216,6 +222,17 @@ def test_the_microphone_sends_16_khz_mono(server: StandIn, visit: Any) -> None:
     expect(page.locator("#name")).to_have_text("Recording")
     assert page.evaluate("navigator.mediaDevices.enumerateDevices().then(d => d.length)") > 0
     expect(page.get_by_role("button", name="Record")).to_have_attribute("aria-pressed", "false")
+
+
+def test_a_recording_ends_where_the_server_takes_no_more(visit: Any) -> None:
+    settings = stand_in()
+    for limits in (Limits(max_seconds=1.5), Limits(max_bytes=44 + 48000)):
+        settings.limits = limits
+        with running(settings) as server:
+            page = visit(server.url, locale="en-US", permissions=["microphone"])
+            page.get_by_role("button", name="Record").click()
+            answered(page)
+            assert 1.3 < sf.info(io.BytesIO(server.asked[-1][0])).duration <= 1.5
 
 
 def test_a_refused_microphone_is_told(server: StandIn, visit: Any) -> None:

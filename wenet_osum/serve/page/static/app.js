@@ -7,6 +7,7 @@ import { showExamples, wireFiles, wireMicrophone } from './input.js';
 import { asText, download } from './save.js';
 import { firstLanguage, keepLanguage, megabytes, span, t, translate } from './strings.js';
 import { chosenTasks, showTasks, wireTasks } from './tasks.js';
+import { RATE } from './wav.js';
 import { Player } from './wave.js';
 
 const POLL = 2000; // ms after which a server that loads its model is asked again
@@ -211,12 +212,19 @@ async function copy(text) {
   area.remove();
 }
 
+/** How long a recording may be, by the server's limits of time and of size; a little less, for what rounding adds. */
+function mostSeconds() {
+  if (!facts) return 60;
+  const { seconds, bytes } = facts.limits;
+  return Math.min(seconds, (bytes - 44) / (2 * RATE)) - 0.05;
+}
+
 wireTasks();
 wireFiles({ take });
 wireMicrophone({
   take,
   fail,
-  limits: () => facts?.limits || { seconds: 60 },
+  most: mostSeconds,
   begun: () => {
     asking?.abort();
     player.audio.pause(); // or it would hear itself

@@ -6,8 +6,8 @@ import { startRecording } from './record.js';
 import { clock, t } from './strings.js';
 import { sized } from './wave.js';
 
-/** Wire the microphone's button. take(file): a recording is there; fail(error); limits(): {seconds}; begun(). */
-export function wireMicrophone({ take, fail, limits, begun }) {
+/** Wire the microphone's button. take(file): a recording is there; fail(error); most(): seconds that the server takes; begun(). */
+export function wireMicrophone({ take, fail, most, begun }) {
   const button = byId('record');
   const text = byId('record-text');
   const levels = [];
@@ -29,12 +29,13 @@ export function wireMicrophone({ take, fail, limits, begun }) {
 
   async function begin() {
     levels.length = 0;
+    const enough = most();
     recording = await startRecording((samples, seconds) => {
       levels.push(Math.sqrt(samples.reduce((sum, x) => sum + x * x, 0) / samples.length));
       byId('clock').textContent = clock(seconds);
       drawLevels(levels);
-      if (seconds >= limits().seconds) button.click(); // as long as the server takes
-    });
+      if (seconds >= enough && !busy) button.click();
+    }, enough);
     button.setAttribute('aria-pressed', 'true');
     text.dataset.text = 'stop';
     text.textContent = t('stop');

@@ -5,8 +5,8 @@ import { resampledWav } from './wav.js';
 
 /** Start to record.
  *
- * heard(samples, seconds): told of every chunk. Returns {stop(): the recording as a WAV Blob, or a Problem; drop()}. */
-export async function startRecording(heard) {
+ * heard(samples, seconds): told of every chunk. most: seconds of the recording that are kept. Returns {stop(): the recording as a WAV Blob, or a Problem; drop()}. */
+export async function startRecording(heard, most) {
   if (!navigator.mediaDevices?.getUserMedia || !window.AudioWorkletNode) throw new Problem('insecure');
   let stream;
   try {
@@ -45,14 +45,15 @@ export async function startRecording(heard) {
     recorder.port.postMessage('stop');
     await last;
     release();
+    const rate = context.sampleRate;
+    if (length < 0.1 * rate) throw new Problem('short');
     const samples = new Float32Array(length);
     let at = 0;
     for (const chunk of chunks) {
       samples.set(chunk, at);
       at += chunk.length;
     }
-    if (length < 0.1 * context.sampleRate) throw new Problem('short');
-    return new Blob([await resampledWav(samples, context.sampleRate)], { type: 'audio/wav' });
+    return new Blob([await resampledWav(samples.subarray(0, Math.floor(most * rate)), rate)], { type: 'audio/wav' });
   }
   return { stop, drop: release };
 }

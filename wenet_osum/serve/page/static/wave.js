@@ -80,10 +80,10 @@ export class Player {
     this.audio.play().catch(() => {}); // a format it cannot play is told by the audio's own error
   }
 
-  /** Play one word: from `start` to `end`. */
+  /** Play one word: from `start` to `end`, and long enough to be heard. */
   playSpan(start, end) {
     this.audio.currentTime = start;
-    this.until = end;
+    this.until = Math.max(end, start + 0.15);
     this.start();
   }
 
