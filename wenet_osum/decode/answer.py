@@ -165,11 +165,10 @@ class Answerer:
             if len(asked) > 1:
                 known = [q.body for q in questions] if first.transcript and not first.align else None
                 others = [task for task in asked if task is not first]
-                # Rows that have nothing to write would only be in the way of those that do.
-                kinds = {(task.align, task.reply): None for task in others}
-                for kind in kinds:
-                    same = [task for task in others if (task.align, task.reply) == kind]
-                    more = [Question(task, row) for task in same for row in rows]
+                # Each by itself: a question's rows are alike in length, while those of another would be padding
+                # to them, or have nothing to write and be in their way.
+                for task in others:
+                    more = [Question(task, row) for row in rows]
                     self.ask(heard, batch, more, drafts, known)
                     questions += more
         answers = [self.composed(q, batch["keys"][q.row]) for q in questions]

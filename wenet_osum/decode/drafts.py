@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 _MARK = re.compile("<([^<>]*)>")
 WINDOW = 4  # tokens by which a draft may have slipped
+_SHIFTS = sorted(range(-WINDOW, WINDOW + 1), key=abs)
 
 
 class TextDraft:
@@ -21,7 +22,7 @@ class TextDraft:
 
     def propose(self, written: list[int]) -> list[int]:
         at = len(written) + self.offset  # of the next token in the draft
-        for shift in sorted(range(-WINDOW, WINDOW + 1), key=abs):
+        for shift in _SHIFTS:
             if 0 < at + shift <= len(self.text) and self.text[at + shift - 1] == written[-1]:
                 self.offset += shift
                 break

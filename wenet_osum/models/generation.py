@@ -134,6 +134,8 @@ def looping(tokens: list[int], most: int) -> int:
     A unit of up to 40 tokens that is there ten times and more, and together is longer than ``most`` tokens,
     which is more than the audio has time for, is not speech.
     """
+    if len(tokens) < most:  # nearly always
+        return -1
     for size in range(1, LONGEST_UNIT + 1):
         if len(tokens) < size * REPEATS or tokens[-1] != tokens[-1 - size]:
             continue
