@@ -37,6 +37,7 @@ pytestmark = [
 
 DESKTOP, PHONE, NARROW = (1280, 900), (390, 844), (360, 740)
 TONE = 440.0  # Hz, of the microphone that Chromium plays
+expect.set_options(timeout=20_000)  # ms: a busy machine
 EIGHT = ["asr", "srwt", "ved", "ser", "ssr", "sgc", "sap", "sttc"]
 
 
@@ -211,12 +212,12 @@ def test_the_waveform_shows_the_recording(server: StandIn, visit: Any, folder: P
 def test_the_microphone_sends_16_khz_mono(server: StandIn, visit: Any) -> None:
     page = visit(server.url, locale="en-US", permissions=["microphone"])
     page.get_by_role("button", name="Record").click()
-    expect(page.locator("#clock")).to_have_text("0:02", timeout=8000)
+    expect(page.locator("#clock")).to_have_text(re.compile("^0:0[2-9]"))
     page.get_by_role("button", name="Stop and listen").click()
     answered(page)
     wave, rate = sf.read(io.BytesIO(server.asked[0][0]))
     info = sf.info(io.BytesIO(server.asked[0][0]))
-    assert (rate, wave.ndim, info.subtype) == (16000, 1, "PCM_16") and 1.5 < len(wave) / rate < 8
+    assert (rate, wave.ndim, info.subtype) == (16000, 1, "PCM_16") and 1.5 < len(wave) / rate < 20
     loudest = np.fft.rfftfreq(len(wave), 1 / rate)[np.abs(np.fft.rfft(wave)).argmax()]
     assert abs(loudest - TONE) < 3 and np.abs(wave).max() > 0.05
     expect(page.locator("#name")).to_have_text("Recording")
@@ -408,10 +409,10 @@ def test_a_file_that_is_too_large_is_not_sent(server: StandIn, visit: Any, folde
 
 def test_a_busy_server_is_asked_again(server: StandIn, visit: Any, folder: Path) -> None:
     page = visit(server.url, locale="en-US", expected="status of 429")
-    server.errors.append(Busy(1))
+    server.errors.append(Busy(2))
     upload(page, tone(folder / "talk.wav"))
     expect(page.locator("#status")).to_contain_text("busy")
-    expect(page.locator("#tick")).to_have_text("1 s")
+    expect(page.locator("#tick")).to_have_text(re.compile("^[12] s$"))
     answered(page)
     assert len(server.asked) == 2
 
