@@ -311,7 +311,7 @@ def test_every_word_has_both_languages(server: StandIn, visit: Any) -> None:
         "field": list(load_tasks().fields),
         "value": [v for f in load_tasks().fields.values() for v in f.values],
     }
-    told = """async (names) => { const s = await import('/page/static/strings.js'), found = {};
+    told = """async (names) => { const s = await import('./page/static/strings.js'), found = {};
         for (const language of ['zh', 'en']) { s.translate(language);
             found[language] = Object.fromEntries(Object.entries(names).map(([kind, of]) => [kind, of.map(s[kind + 'Name'])])); }
         return found; }"""
@@ -319,7 +319,7 @@ def test_every_word_has_both_languages(server: StandIn, visit: Any) -> None:
     han = re.compile("[\u4e00-\u9fff]")
     assert all(han.search(word) for words in found["zh"].values() for word in words), found["zh"]
     assert not any(han.search(word) for words in found["en"].values() for word in words), found["en"]
-    keys = """async () => { const text = await (await fetch('/page/static/strings.js')).text();
+    keys = """async () => { const text = await (await fetch('page/static/strings.js')).text();
         return ['en', 'zh'].map((l) => text.split(`\\n  ${l}: {`)[1].split('\\n  },')[0].match(/^ +\\w+(?=:)/gm)); }"""
     english, chinese = page.evaluate(keys)
     assert english == chinese and len(english) > 60
@@ -436,6 +436,23 @@ def test_an_api_key_is_asked_for_and_sent(visit: Any, folder: Path, tmp_path: Pa
     assert len(server.asked) == 2 and len(feedback_of(tmp_path / "feedback.jsonl")) == 1
 
 
+def test_below_a_path_of_a_proxy(visit: Any, folder: Path, tmp_path: Path) -> None:
+    settings = {"examples": folder / "examples", "feedback": tmp_path / "feedback.jsonl"}
+    with running(stand_in(**settings), "/osum") as server:
+        page = visit(server.url, locale="en-US", permissions=["microphone"])
+        page.get_by_role("button", name="a happy dog").click()
+        answered(page)
+        page.locator('[data-task="sgc"]').get_by_role("button", name="Right").click()
+        expect(page.locator(".thanks")).to_be_visible()
+        page.get_by_role("button", name="Record").click()
+        expect(page.locator("#clock")).to_have_text(re.compile("^0:0[1-9]"))
+        page.get_by_role("button", name="Stop and listen").click()
+        expect(page.locator("#name")).to_have_text("Recording")
+        answered(page)
+        page.get_by_role("link", name="API").click()
+        expect(page.locator("h1")).to_contain_text("osum")
+
+
 def test_what_the_model_says_is_text_and_not_markup(
     server: StandIn, visit: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -471,7 +488,7 @@ def test_subtitles_are_those_of_the_command(server: StandIn, visit: Any) -> None
     ]
     for tasks in ({"asr": long}, {"asr": long, "srwt": timed}, {}):
         done = Transcript("a.wav", "a", 200.0, tasks)
-        write = """async (answer) => { const s = await import('/page/static/save.js');
+        write = """async (answer) => { const s = await import('./page/static/save.js');
             return [s.asSrt(answer), s.asVtt(answer)]; }"""
         found = page.evaluate(write, json.loads(as_json(done)))
         assert found == [srt(done), vtt(done)]
