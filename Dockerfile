@@ -1,5 +1,6 @@
 # `osum serve` on CPU. The model is no part of the image; it is mounted:
 #
+#   chmod -R a+rX osum_model        # its user is 10001
 #   docker build -t osum-serve .
 #   docker run --rm --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
 #     -p 127.0.0.1:8000:8000 -v "$PWD/osum_model:/model:ro" osum-serve

@@ -104,18 +104,31 @@ def stand_in(**settings: Any) -> StandIn:
     return StandIn(HttpSettings(names=("tiny",), **settings))
 
 
+def below(path: str, app: Any) -> Any:
+    """``app`` as a proxy shows it that takes ``path`` off the front of an address; elsewhere there is nothing."""
+
+    async def proxy(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            inner = scope["path"].removeprefix(path) if scope["path"].startswith(f"{path}/") else "/nothing"
+            scope = {**scope, "path": inner, "raw_path": inner.encode()}
+        await app(scope, receive, send)
+
+    return proxy
+
+
 @contextlib.contextmanager
-def running(server: StandIn) -> Iterator[StandIn]:
-    """``server`` on a free port of this machine, by uvicorn in a thread."""
+def running(server: StandIn, path: str = "") -> Iterator[StandIn]:
+    """``server`` on a free port of this machine, by uvicorn in a thread. ``path``: see ``below``."""
     listening = socket.create_server(("127.0.0.1", 0))
-    uvicorn_server = uvicorn.Server(uvicorn.Config(server.app(), log_level="warning"))
+    app = below(path, server.app()) if path else server.app()
+    uvicorn_server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=uvicorn_server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
         while not uvicorn_server.started:
             assert thread.is_alive()
             time.sleep(0.01)
-        server.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.url = f"http://127.0.0.1:{listening.getsockname()[1]}{path}/"
         yield server
     finally:
         uvicorn_server.should_exit = True

@@ -31,6 +31,11 @@ def test_the_image_copies_what_is_there_and_not_ignored() -> None:
     assert copied == kept and all((ROOT / name).exists() for name in copied)
 
 
+def test_an_installed_package_has_the_page() -> None:
+    assert '"serve/page/static/*"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert (ROOT / "wenet_osum/serve/page/static/index.html").exists()
+
+
 def test_the_image_serves_as_nobody() -> None:
     assert instruction("USER") == "10001"
     assert json.loads(instruction("ENTRYPOINT")) == ["osum", "serve"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from pathlib import Path
@@ -125,6 +126,15 @@ def test_feedback_is_stored_as_a_line(page: TestClient, tmp_path: Path) -> None:
     ]
     assert rows[1]["answer"]["reply"] == "肉\n<b>" and rows[0]["model"] == "tiny" and "time" in rows[0]
     assert (tmp_path / "feedback.jsonl").stat().st_mode & 0o077 == 0
+
+
+def test_the_line_of_the_docs_is_one(page: TestClient, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs/page.md").read_text(encoding="utf-8")
+    line = json.loads(re.findall(r"```json\n(.+)\n```", text)[0])
+    sent = {k: v for k, v in line.items() if k not in ("time", "model")}
+    assert page.post("/page/feedback", json=sent).status_code == 204
+    (stored,) = feedback_of(tmp_path / "feedback.jsonl")
+    assert stored == {**line, "time": stored["time"], "model": "tiny"} and list(stored) == list(line)
 
 
 @pytest.mark.parametrize(
