@@ -9,9 +9,10 @@
 
 FROM python:3.11-slim
 
-# The plain torch of PyPI brings several GB of CUDA with it. Give another index, or a version, for another build.
+# The plain torch of PyPI brings several GB of CUDA with it: for a small image give PyTorch's index of CPU builds,
+# --build-arg TORCH_INDEX=URL.
 ARG TORCH=torch
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=
 
 ENV PATH=/opt/osum/bin:$PATH \
     PIP_NO_CACHE_DIR=1 \
@@ -21,7 +22,7 @@ ENV PATH=/opt/osum/bin:$PATH \
     HF_HUB_OFFLINE=1
 
 RUN python -m venv /opt/osum \
-    && pip install --index-url "$TORCH_INDEX" "$TORCH"
+    && pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$TORCH"
 
 WORKDIR /src
 COPY pyproject.toml setup.py README.md ./
