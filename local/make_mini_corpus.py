@@ -50,7 +50,7 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     p.add_argument(
         "--output", required=True, type=Path, help="folder; gets train/, dev/, test/ and the audio"
     )
-    p.add_argument("--train", type=int, default=24000, help="utterances for training")
+    p.add_argument("--train", type=int, default=16000, help="utterances for training")
     p.add_argument("--dev", type=int, default=120, help="utterances for validation")
     p.add_argument("--test", type=int, default=400, help="utterances for the test")
     p.add_argument("--held_out", type=Path, nargs="*", default=[], help="Kaldi dirs of other test sets")

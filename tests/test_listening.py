@@ -29,7 +29,8 @@ def run(folder: Path, **model: Any) -> list[dict[str, float]]:
         for i, text in enumerate(texts)
     ]
     data = write_list(folder / "data.list", samples)
-    conf = {"adapter": "conv", "adapter_conf": ADAPTER_CONFS["conv"], "max_new_tokens": 12, **model}
+    (folder / "often.yaml").write_text(f"all: {{path: {data}, weight: 60}}\n", encoding="utf-8")
+    conf = {"adapter": "linear", "adapter_conf": ADAPTER_CONFS["linear"], "max_new_tokens": 12, **model}
     config = run_config(
         folder,
         stage2_config(ctc="none", model_conf=conf),
@@ -38,13 +39,15 @@ def run(folder: Path, **model: Any) -> list[dict[str, float]]:
             "prompt_conf": {"style": "tag"},
             "task_weights": {"asr": 1},
         },
-        optim_conf={"lr": 5e-3},
+        optim_conf={"lr": 3e-3},
+        scheduler="linear",
         scheduler_conf={"warmup_steps": 10},
-        max_epoch=80,
-        save_interval=40,
+        max_epoch=4,
         cv_swap=True,
     )
-    assert command(train.main, *train_args(folder, config, data, "m")) == 0
+    args = train_args(folder, config, data, "m")
+    args[args.index("--train_data") + 1] = folder / "often.yaml"
+    assert command(train.main, *args) == 0
     return dev_figures(folder / "m")
 
 
@@ -63,7 +66,7 @@ def test_audio_goes_on_to_the_next_utterance():
 @pytest.mark.slow
 def test_a_model_that_has_learned_listens(tmp_path: Path):
     first, *_, last = run(tmp_path)
-    assert last["loss"] < 0.3 and last["swapped/loss_llm"] > last["loss"] + 1
+    assert last["loss"] < 0.3 and last["swapped/loss_llm"] > last["loss"] + 0.3
     assert last["swapped/loss/asr"] == pytest.approx(last["swapped/loss_llm"])
     assert first["swapped/loss_llm"] - first["loss"] < last["swapped/loss_llm"] - last["loss"]
 

@@ -81,17 +81,17 @@ def plan_split(split: str, lines: Sequence[Line], engines: list[str], seed: int)
 
 
 def parts_of(split: str, items: Sequence[Item], seed: int, folder: Path) -> list[Part]:
-    """The items by engine, ``PART`` together."""
+    """The items by engine, ``PART`` together; the engines take turns."""
     by_engine: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         by_engine[item.voice.engine].append(item)
-    parts = []
+    parts: list[tuple[int, Part]] = []
     for engine, mine in sorted(by_engine.items()):
         for n, start in enumerate(range(0, len(mine), PART)):
             name = f"{split}-{engine}-{n:03}"
-            draws = [seed, len(parts), *split.encode()]
-            parts.append(Part(name, engine, mine[start : start + PART], draws, folder / name))
-    return parts
+            draws = [seed, n, *name.encode()]
+            parts.append((n, Part(name, engine, mine[start : start + PART], draws, folder / name)))
+    return [part for _, part in sorted(parts, key=lambda pair: pair[0])]  # all engines from the beginning
 
 
 def finish(samples: np.ndarray, rate: int, times: Times, size: float, rng: np.random.Generator) -> Any:
