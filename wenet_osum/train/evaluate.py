@@ -101,7 +101,8 @@ class DevScorer:
         model.eval()
         ask = self.asking(model)
         for items in self.batches[self.engine.rank :: self.engine.world_size]:
-            batch = collate([self.dataset[item] for item in items])
+            with torch.autocast(self.engine.device.type, enabled=False):  # audio is read in fp32
+                batch = collate([self.dataset[item] for item in items])
             if batch["keys"]:
                 name = items[0].task
                 found += [(name, row["key"], row["raw"]) for row in ask(batch, [name])[name]]
