@@ -1,5 +1,5 @@
 """Exit 0 when the validation loss of every given model folder is lower after its last epoch than after its
-first; else name the folder and exit 1.
+first, and, where it was taken with exchanged audio too (``cv_swap``), lower than that; else name the folder and exit 1.
 
     python local/loss_fell.py exp/tiny/stage1 exp/tiny
 """
@@ -13,11 +13,13 @@ import yaml
 
 from wenet_osum.errors import OsumError, run_main
 
+LISTENS = 1.1  # times the loss that another utterance's audio must cost
 
-def losses(folder: Path) -> list[float]:
-    """Validation loss after each epoch, in order."""
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    """Validation losses after each epoch, in order."""
     infos = [yaml.safe_load(p.read_text(encoding="utf-8")) for p in folder.glob("epoch_*.yaml")]
-    return [info["loss_dict"]["loss"] for info in sorted(infos, key=lambda info: info["epoch"])]
+    return [info["loss_dict"] for info in sorted(infos, key=lambda info: info["epoch"])]
 
 
 def main() -> int:
@@ -27,9 +29,16 @@ def main() -> int:
         found = losses(Path(name))
         if len(found) < 2:
             raise OsumError(name, f"holds {len(found)} epochs", "train two or more")
-        if not found[-1] < found[0]:
-            raise OsumError(name, f"the loss went from {found[0]:.4f} to {found[-1]:.4f}", "see its log")
-        print(f"{name}: loss {found[0]:.4f} -> {found[-1]:.4f}")
+        first, last = found[0]["loss"], found[-1]["loss"]
+        if not last < first:
+            raise OsumError(name, f"the loss went from {first:.4f} to {last:.4f}", "see its log")
+        print(f"{name}: loss {first:.4f} -> {last:.4f}")
+        if "swapped/loss_llm" in found[-1]:
+            own, other = found[-1]["loss_llm"], found[-1]["swapped/loss_llm"]
+            what = f"loss {own:.4f} with an utterance's own audio, {other:.4f} with another's"
+            if not other > LISTENS * own:
+                raise OsumError(name, f"does not listen: {what}", "see docs/training.md")
+            print(f"{name}: {what}")
     return 0
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from wenet_osum.bin import recognize, train
 from wenet_osum.checkpoint.average import find_checkpoints
@@ -77,10 +78,14 @@ def test_bad_input_run_sh(options, message):
     assert done.returncode == 1 and message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("after, status", [(0.5, 0), (1.5, 1)])
-def test_loss_fell(tmp_path, after, status):
+@pytest.mark.parametrize(
+    "after, swapped, status", [(0.5, None, 0), (1.5, None, 1), (0.5, 0.9, 0), (0.5, 0.5, 1)]
+)
+def test_loss_fell_and_the_model_listens(tmp_path, after, swapped, status):
     for epoch, loss in ((0, 1.0), (1, after)):
-        (tmp_path / f"epoch_{epoch}.yaml").write_text(f"epoch: {epoch}\nloss_dict: {{loss: {loss}}}\n")
+        losses = {"loss": loss, "loss_llm": loss} | ({} if swapped is None else {"swapped/loss_llm": swapped})
+        info = yaml.safe_dump({"epoch": epoch, "loss_dict": losses})
+        (tmp_path / f"epoch_{epoch}.yaml").write_text(info)
     command = [sys.executable, str(ROOT / "local/loss_fell.py"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)})
     assert done.returncode == status, done.stderr
