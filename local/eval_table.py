@@ -23,7 +23,7 @@ from eval_rows import PAPER, TABLES, Row, Rows, read_rows  # beside this script
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # it runs uninstalled too
 
-from wenet_osum.bin.common import config_path, load_table
+from wenet_osum.checkpoint.assemble import config_path, load_table
 from wenet_osum.config import load_config
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write
