@@ -103,13 +103,13 @@ make_list() {
 decode() {
   local out=$dir/decode/$1/$3 answers
   if [ ! -f "$dir/data/$1.$3.list" ]; then echo "$1 $3: not there"; return; fi
-  if [ -f "$out/decoded" ]; then echo "$1 $3: decoded already"; return; fi
+  if [ -f "$out/decoded" ] && [ "$(cat "$out/decoded")" = "$4" ]; then echo "$1 $3: decoded already"; return; fi
   # For one task, recognize makes no folder of its name.
   case $4 in *,*) answers=$out ;; *) answers=$out/$4 ;; esac
   $launch wenet_osum.bin.recognize --checkpoint "$checkpoint" ${config:+--config "$config"} --task "$4" --labelled_only \
     --test_data "$dir/data/$1.$3.list" --modes "$decode_mode" --result_dir "$answers" --batch_size "$decode_batch" \
     --device "$device" ${dtype:+--dtype "$dtype"} --num_threads "$num_threads" --num_workers "$num_workers"
-  touch "$out/decoded"
+  echo "$4" > "$out/decoded"
 }
 score() {
   if [ ! -f "$dir/decode/$1/$3/decoded" ]; then return; fi
