@@ -14,11 +14,11 @@ from test_engines import run_ranks
 from test_train_decode import train_args
 
 from wenet_osum.bin import recognize, train
+from wenet_osum.bin.common import make_index
 from wenet_osum.checkpoint.assemble import load_table, prepare_configs
 from wenet_osum.checkpoint.weights import save_checkpoint
 from wenet_osum.config import load_config, save_config
 from wenet_osum.dataset.dataset import OsumDataset
-from wenet_osum.dataset.index_build import build_index
 from wenet_osum.dataset.lists import read_raw_list
 from wenet_osum.errors import OsumError
 from wenet_osum.models.osum import DecodeResult
@@ -38,7 +38,7 @@ def scorer_of(
     tokenizer, table = init_tokenizer(configs), load_table(configs)
     prepare_configs(configs, tokenizer)
     save_config(configs, folder / "train.yaml")
-    index = build_index(data, "raw", table, tokenizer.encode, configs["dataset_conf"])
+    index = make_index([str(data)], "raw", table, tokenizer.encode, configs["dataset_conf"])
     dataset = OsumDataset(index, table, tokenizer, configs["dataset_conf"], configs["seed"], False)
     return DevScorer(dataset, tokenizer, table, configs, engine)
 
@@ -197,3 +197,11 @@ def test_bad_input_tasks_without_an_answer(tmp_path: Path):
     for conf in ({"utterances": -1}, {"batch_size": 0}, {"utterance": 3}):
         with pytest.raises(OsumError, match="cv_decode_conf"):
             scorer_of(tmp_path, data, Engine(), **conf)
+
+
+def test_two_dev_lists_with_one_key_are_told_at_the_start(tmp_path: Path) -> None:
+    one, two = write_corpus(tmp_path / "one", count=2), write_corpus(tmp_path / "two", count=2)
+    both = tmp_path / "dev.yaml"
+    both.write_text(yaml.safe_dump({n: {"path": str(p), "weight": 1} for n, p in (("a", one), ("b", two))}))
+    with pytest.raises(OsumError, match="2 utterances of the dev list have the key u0"):
+        scorer_of(tmp_path, both, Engine("cpu", "fp32"), utterances=4)

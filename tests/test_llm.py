@@ -16,6 +16,7 @@ import torch
 from helpers import LLM, build, random_batch, stage2_config
 from safetensors.torch import load_file, save_file
 
+from wenet_osum.checkpoint.llm_folder import write_safetensors
 from wenet_osum.checkpoint.weights import load_checkpoint, read_state, save_checkpoint
 from wenet_osum.errors import OsumError
 from wenet_osum.text.hugging_face import HuggingFaceTokenizer
@@ -250,3 +251,9 @@ def test_quantised_llm_learns_by_lora_and_is_not_written(tmp_path: Path, quant: 
     assert a == b and a == pytest.approx(float(whole(batch, CPU)["loss"].detach()), rel=0.1)
     with pytest.raises(OsumError, match="4 or 8 bits"):
         model.set_trainable(["llm"])
+
+
+def test_weights_may_be_read_by_who_may_read_the_files_beside_them(tmp_path: Path):
+    (tmp_path / "config.json").touch()
+    write_safetensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)})
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "config.json").stat().st_mode

@@ -112,6 +112,7 @@ DEFAULTS: dict[str, Any] = {
         "loss_ratio": 10.0,  # a step whose loss is so many times the running mean is not taken; 0: not asked
         "max_bad_steps": 10,  # training stops at so many among the last 1,000
     },
+    "cv_swap": False,  # validation also takes the loss with another utterance's audio (train/listening.py)
     "cv_decode_conf": {  # validation also decodes and scores (train/evaluate.py)
         "utterances": 0,  # of the dev list for each task, always the same ones; 0: none
         "tasks": [],  # names; none: all that the dev list has answers for

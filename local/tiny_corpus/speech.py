@@ -35,7 +35,7 @@ class Utterance(NamedTuple):
     words: list[Word]
 
 
-def _word_samples(events: list[Event], total: int, words: list[str]) -> np.ndarray:
+def word_samples(events: list[Event], total: int, words: list[str]) -> np.ndarray:
     """Start and end of each word in samples (words, 2), from the synthesiser's events. A word ends where a
     silence or the next word begins. Raises RuntimeError when espeak-ng reports other words than were asked
     for."""
@@ -85,7 +85,7 @@ def speak(
         word_gap=round(100 * delivery.gap * voice.scale),
         seed=int(rng.integers(1 << 30)),
     )
-    times = _word_samples(events, len(x), words)
+    times = word_samples(events, len(x), words)
     x, times = warp(x, times, _shape(len(x), engine.sample_rate, voice, delivery, rng))
     x = soxr.resample(x, engine.sample_rate * voice.scale, RATE)
     times = times / (engine.sample_rate * voice.scale)

@@ -7,6 +7,7 @@ passes through in far less memory than it has weights.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,8 @@ def config_keys(config: Any) -> dict[str, Any]:
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write one file; safetensors' words for a full disk become one line."""
+    """Write one file; safetensors' words for a full disk become one line. It may be read by whoever may read the
+    files beside it (safetensors lets its owner alone), such as a server's own user."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -60,6 +62,9 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor]) -> None:
         save_file({n: t.contiguous() for n, t in tensors.items()}, path, metadata={"format": "pt"})
     except SafetensorError as e:
         raise OsumError(str(path), f"cannot be written ({e})", "free some space and run again") from None
+    umask = os.umask(0o077)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)
 
 
 def write_sharded(folder: Path, tensors: Iterable[tuple[str, Tensor]]) -> torch.dtype:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,8 @@ class DevScorer:
         engine: this rank among the others, its device.
 
     Raises:
-        OsumError: ``cv_decode_conf.tasks`` names one that there is not, or that the dev list has no answer for.
+        OsumError: ``cv_decode_conf.tasks`` names one that there is not, or that the dev list has no answer for;
+            two of the utterances have one key.
     """
 
     def __init__(
@@ -47,6 +49,11 @@ class DevScorer:
         }
         self.batches: list[list[Item]] = []
         for name, rows in self.rows.items():
+            keys = Counter(dataset.index.samples[row]["key"] for row in rows)
+            key, times = keys.most_common(1)[0]
+            if times > 1:  # of two lists in one YAML; told before an epoch is trained
+                mend = "give each a key of its own, or set cv_decode_conf.utterances to 0"
+                raise OsumError("--cv_data", f"{times} utterances of the dev list have the key {key}", mend)
             rows = sorted(rows, key=lambda row: int(dataset.index.frames[row]))
             for start in range(0, len(rows), conf["batch_size"]):
                 self.batches.append([Item(r, name, 0) for r in rows[start : start + conf["batch_size"]]])
@@ -94,7 +101,8 @@ class DevScorer:
         model.eval()
         ask = self.asking(model)
         for items in self.batches[self.engine.rank :: self.engine.world_size]:
-            batch = collate([self.dataset[item] for item in items])
+            with torch.autocast(self.engine.device.type, enabled=False):  # audio is read in fp32
+                batch = collate([self.dataset[item] for item in items])
             if batch["keys"]:
                 name = items[0].task
                 found += [(name, row["key"], row["raw"]) for row in ask(batch, [name])[name]]

@@ -33,6 +33,7 @@ from wenet_osum.train.ema import Ema
 from wenet_osum.train.engine import Engine
 from wenet_osum.train.health import Health, StopRequest
 from wenet_osum.train.journal import BAD_STEPS, SKIPPED, Journal
+from wenet_osum.train.listening import swap_audio
 from wenet_osum.train.meter import Meter
 from wenet_osum.train.optim import build_optimizer, build_scheduler
 from wenet_osum.train.phases import Phases
@@ -312,12 +313,14 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Mean losses a token and accuracy over the dev list, over all ranks; by task as well; with a scorer
-        the scores of decoded answers too."""
+        """Mean losses a token and accuracy over the dev list, over all ranks; by task as well; with ``cv_swap`` the
+        losses when utterances have each other's audio (train/listening.py); with a scorer the scores of
+        decoded answers too."""
         self.engine.model.eval()
         self.dev_loader.plan(0)
-        meter = Meter(self.dev_loader.dataset.table)
+        meter, swapped = Meter(self.dev_loader.dataset.table), Meter(self.dev_loader.dataset.table)
         meter.begin()
+        swapped.begin()
         self.dev_skipped = []
         for batch in self.dev_loader:
             self.list_skipped(batch["skipped"])
@@ -331,7 +334,14 @@ class Trainer:
                 out = self.engine.model(whole, self.engine.device)
             if not empty:
                 meter.add(batch, out, weight=counts["target"])
+            if self.configs["cv_swap"]:
+                with self.engine.autocast():
+                    out = self.engine.model(swap_audio(whole), self.engine.device)
+                if len(batch["keys"]) > 1:  # one alone has nobody to change with
+                    swapped.add(batch, out, weight=counts["target"])
         means = meter.end(self.engine.sum, mean=True)
+        others = swapped.end(self.engine.sum, mean=True)
+        means |= {f"swapped/{n}": others[n] for n in others if n == "loss_llm" or n.startswith("loss/")}
         if not means:
             raise OsumError(
                 "--cv_data",

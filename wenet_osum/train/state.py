@@ -48,7 +48,16 @@ FREE = (
         "accum_grad",
         "grad_clip",
     ),
-    *("dtype", "use_amp", "train_engine", "save_states", "model_dir", "health_conf", "cv_decode_conf"),
+    *(
+        "dtype",
+        "use_amp",
+        "train_engine",
+        "save_states",
+        "model_dir",
+        "health_conf",
+        "cv_decode_conf",
+        "cv_swap",
+    ),
     "dataset_conf.max_bad_share",
 )
 
