@@ -23,7 +23,7 @@ from eval_rows import PAPER, TABLES, Row, Rows, read_rows  # beside this script
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # it runs uninstalled too
 
-from wenet_osum.bin.common import config_path, load_table
+from wenet_osum.checkpoint.assemble import config_path, load_table
 from wenet_osum.config import load_config
 from wenet_osum.errors import OsumError, run_main
 from wenet_osum.fileio import atomic_write
@@ -44,7 +44,7 @@ def get_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--results", type=Path, required=True, help="eval.sh's --dir")
     parser.add_argument("--given", default="", help="corpora that were given, with commas between")
     parser.add_argument("--mode", default="llm_greedy", help="of decoding")
-    parser.add_argument("--partial", action="store_true", help="the counts of the corpora were not checked")
+    parser.add_argument("--partial", default="", help="corpora whose counts were not checked, likewise")
     return parser.parse_args(argv)
 
 
@@ -97,19 +97,29 @@ def fill(row: Row, results: Path, given: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def corpora_of(flag: str, names: str, rows: Rows) -> list[str]:
+    """The corpora that a flag names.
+
+    Raises:
+        OsumError: one that the rows do not have.
+    """
+    corpora = [name for name in names.split(",") if name]
+    for name in corpora:
+        if name not in rows.corpora:
+            raise OsumError(flag, f"no corpus {name!r}", f"take some of {', '.join(rows.corpora)}")
+    return corpora
+
+
 def table_of(args: argparse.Namespace, rows: Rows) -> dict[str, Any]:
     """Everything that eval.json holds."""
     configs = load_config(config_path(args.config, args.checkpoint))
     tasks: TaskTable = load_table(configs)
     prompts = configs["dataset_conf"]["prompt_conf"]
-    given = [name for name in args.given.split(",") if name]
-    for name in given:
-        if name not in rows.corpora:
-            raise OsumError("--given", f"no corpus {name!r}", f"take some of {', '.join(rows.corpora)}")
+    given = corpora_of("--given", args.given, rows)
     return {
         "checkpoint": args.checkpoint,
         "mode": args.mode,
-        "counts_checked": not args.partial,
+        "counts_not_checked": corpora_of("--partial", args.partial, rows),
         "rows": [
             {
                 "name": row.name,
@@ -144,11 +154,9 @@ def grid(rows: Sequence[Sequence[str]]) -> list[str]:
 def markdown(result: Mapping[str, Any]) -> str:
     """Both tables, then how each row was measured."""
     lines = [f"# {result['checkpoint']} ({result['mode']}) beside the paper", ""]
-    if not result["counts_checked"]:
-        lines += [
-            "The counts of the corpora were not checked against the published ones (--allow_partial).",
-            "",
-        ]
+    if partial := result["counts_not_checked"]:
+        what = f"The counts of {', '.join(partial)} were not checked against the published ones"
+        lines += [f"{what} (--allow_partial).", ""]
     for table, title in TABLES.items():
         cells = [["row", "measure", "measured", "95 % interval", *PAPER.values()]]
         for row in result["rows"]:

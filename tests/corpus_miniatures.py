@@ -149,7 +149,7 @@ def common_voice(root: Path) -> Path:
         write_audio(root / "clips" / name)
         rows.append(f"{n:0128d}\t{name}\tSentence {'abcdefghi'[n]}.\t2\t0\t{age}\t{gender}\t\ten\t")
     write_audio(root / "clips/common_voice_en_98.mp3")
-    rows.append(f"{'f' * 128}\tcommon_voice_en_98.mp3\t" + '"""Go,"" he said."' + "\t2\t0\t\t\t\ten\t")
+    rows.append(f"{'f' * 128}\tcommon_voice_en_98.mp3\t" + '"""Don’t,"" he said."' + "\t2\t0\t\t\t\ten\t")
     rows.append(f"{'f' * 128}\tcommon_voice_en_99.mp3\t\t2\t0\t\t\t\ten\t")
     write_lines(root / "test.tsv", *rows)
     return root

@@ -303,7 +303,7 @@ def test_corpus_layout_common_voice(tmp_path: Path, out: Path) -> None:
     assert dir_text(out / "test", root) == {
         "spk2utt": f"{0:016d} {' '.join(keys[:9])}\n{'f' * 16} {keys[9]}\n",
         "text": "".join(f"{keys[n]} Sentence {'abcdefghi'[n]}.\n" for n in range(9))
-        + f'{keys[9]} "Go," he said.\n',
+        + f'{keys[9]} "Don\'t," he said.\n',
         "utt2age": "".join(f"{k} {'adult' if n < 5 else 'old'}\n" for n, k in enumerate(keys[:9]) if n),
         "utt2gender": "".join(f"{keys[n]} {('female', 'male')[n % 2]}\n" for n in range(4)),
         "utt2lang": "".join(f"{k} en\n" for k in keys),

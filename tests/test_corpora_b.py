@@ -204,7 +204,7 @@ def test_corpus_layout_meld(tmp_path: Path, out: Path, capsys: pytest.CaptureFix
     )
     assert dir_text(out / "train", root) == {
         "spk2utt": "".join(f"{key} {key}\n" for key in keys),
-        "text": "train_dia0_utt0 You’re late!\ntrain_dia0_utt1 Yes, I am.\ntrain_dia0_utt3 So sweet.\n"
+        "text": "train_dia0_utt0 You're late!\ntrain_dia0_utt1 Yes, I am.\ntrain_dia0_utt3 So sweet.\n"
         "train_dia0_utt4 What?!\ntrain_dia0_utt5 No…\ntrain_dia0_utt6 Eww.\n",
         "utt2emotion": "train_dia0_utt0 neutral\ntrain_dia0_utt1 happy\ntrain_dia0_utt2 sad\ntrain_dia0_utt3 anger\n"
         "train_dia0_utt4 surprise\ntrain_dia0_utt5 fear\ntrain_dia0_utt6 disgust\n",

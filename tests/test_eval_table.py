@@ -15,7 +15,7 @@ from corpus_miniatures import aishell1, kaggle_common_voice, librispeech
 from helpers import command, one_error_line, run_config, stage2_config
 from test_readme import shell
 
-from wenet_osum.bin.common import prepare_configs
+from wenet_osum.checkpoint.assemble import prepare_configs
 from wenet_osum.checkpoint.weights import save_checkpoint
 from wenet_osum.config import load_config
 from wenet_osum.errors import OsumError
@@ -96,7 +96,8 @@ def test_every_row_stands_in_the_table(tmp_path: Path, capsys: pytest.CaptureFix
     write_scores(results, "air_bench", "speech", reply)
     (results / "data/meld/train").mkdir(parents=True)
     write_scores(results, "mer2023", "test1", {})
-    assert table(tmp_path, "--given", "librispeech,common_voice,meld,mer2023,air_bench", "--partial") == 0
+    given = "librispeech,common_voice,meld,mer2023,air_bench"
+    assert table(tmp_path, "--given", given, "--partial", "librispeech,meld") == 0
     printed = capsys.readouterr().out
     assert printed == (results / "eval.md").read_text("utf-8")
     written = json.loads((results / "eval.json").read_text("utf-8"))
@@ -128,7 +129,8 @@ def test_every_row_stands_in_the_table(tmp_path: Path, capsys: pytest.CaptureFix
         'librispeech test-clean; task asr, asked "<TRANSCRIBE>"; normaliser wenet; 4 utterances, 1' in printed
     )
     assert "judged by m7; bleu 10.00; the paper's judge is GPT-3.5-Turbo" in printed
-    assert "were not checked against the published ones" in printed and not written["counts_checked"]
+    assert "The counts of librispeech, meld were not checked against the published ones" in printed
+    assert written["counts_not_checked"] == ["librispeech", "meld"]
     assert not any("—" in line for line in printed.splitlines())
 
 
@@ -240,8 +242,8 @@ def test_commands_of_the_page_prepare_decode_score_and_go_on(tmp_path: Path) -> 
     assert (results / "eval.md").read_text("utf-8") in out
 
     lost = results / "decode/librispeech/test-clean"
-    for path in (lost / "decoded", lost / "asr/llm_greedy/text"):
-        path.unlink()
+    (lost / "decoded").write_text("ser\n")  # as if other tasks had been asked
+    (lost / "asr/llm_greedy/text").unlink()
     kept = results / "decode/aishell1/test/sgc/llm_greedy/text"
     before = kept.stat().st_mtime_ns
     out = shell(
@@ -251,6 +253,21 @@ def test_commands_of_the_page_prepare_decode_score_and_go_on(tmp_path: Path) -> 
     assert out.count("decoded already") == 2 and kept.stat().st_mtime_ns == before
     assert (results / "eval.json").read_text("utf-8") == written
     assert "made_with says" in out and "give another --dir" in out
+
+
+def test_a_wrong_root_locks_nothing_and_a_part_is_told_of_later_too(tmp_path: Path) -> None:
+    config = run_config(tmp_path, stage2_config())
+    librispeech(tmp_path / "right")
+    (tmp_path / "wrong").mkdir()
+    run = f"bash eval.sh --checkpoint eval.sh --config {config} --dir '{tmp_path}/my results' --librispeech "
+    last = "--stage 3 2>&1 || true"
+    out = shell(f"{run} {tmp_path}/wrong --stop_stage 0 2>&1 || true", ROOT / "examples/osum")
+    assert "no such folder" in one_error_line(out)
+    shell(f"{run} {tmp_path}/right --stop_stage 0 --allow_partial true", ROOT / "examples/osum")
+    out = shell(f"{run} {tmp_path}/right {last}", ROOT / "examples/osum")
+    assert "The counts of librispeech were not checked against the published ones" in out
+    out = shell(f"{run} {tmp_path}/wrong --stop_stage 0 2>&1 || true", ROOT / "examples/osum")
+    assert "librispeech.root says" in one_error_line(out)
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,8 @@ def rows(tmp_path):
         ("It earns 7 of 10 points", None),
         ("I cannot grade this.", None),
         ("", None),
+        ("**Score:** 9\nA score of 10 would need a reason.", 9),
+        ("A score of 10 is too much.\n\n- Score: 8/10.", 8),
     ],
 )
 def test_parse_score(reply, score):

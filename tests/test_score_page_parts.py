@@ -21,6 +21,7 @@ from wenet_osum.score.page.outcomes import outcomes
 from wenet_osum.score.page.worst import worst
 from wenet_osum.score.score import score_tree
 from wenet_osum.tasks import Word, load_tasks
+from wenet_osum.text.normalize import split_words
 
 
 @pytest.mark.parametrize("name", ["asr", "srwt", "ser", "sttc", "age_gender"])
@@ -41,6 +42,17 @@ def test_outcomes_add_up_to_the_score(name):
             name
         ]
     )
+
+
+@pytest.mark.parametrize("name", ["asr", "srwt", "sttc"])
+def test_what_is_asked_of_all_keeps_no_answers(name):
+    task = load_tasks()[name]
+    refs = [{"wav": "x", **ref} for ref in REFS]
+    hyps = dict(line.split(" ", 1) for line in ANSWERS[name].splitlines())
+    found = outcomes(task, refs, hyps, score_tree(task, refs, hyps)["value"])
+    for o in found:
+        assert o.badness[0] >= 0 and o.tokens == len(split_words(task.answer_of(o.sample).text))
+        assert not {"ref", "hyp"} & set(vars(o))  # 100,000 of them would not fit
 
 
 def test_worst_of_labels_takes_confusions_in_turn():

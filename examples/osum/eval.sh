@@ -71,11 +71,14 @@ export OMP_NUM_THREADS=$num_threads
 started=$SECONDS
 say() { echo "=== stage $1 ($((SECONDS - started)) s): $2"; }
 on() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
-keep() {  # FILE TEXT MEND: what is there was made with the same; else it may not be gone on with
-  if [ -f "$1" ] && [ "$(cat "$1")" != "$2" ]; then echo "error: $0: $1 says $(cat "$1"), and now it is $2: $3" >&2; exit 1; fi
-  mkdir -p "$(dirname "$1")"; echo "$2" > "$1"
+keep() {  # FILE MADE TEXT: MADE, if it is there, was made with the same; else it may not be gone on with
+  if [ -e "$2" ] && [ -f "$1" ] && [ "$(cat "$1")" != "$3" ]; then
+    echo "error: $0: $1 says $(cat "$1"), and now it is $3: give another --dir" >&2; exit 1
+  fi
+  mkdir -p "$(dirname "$1")"; echo "$3" > "$1"
 }
-keep "$dir/made_with" "$(realpath "$checkpoint") of $(stat -c %Y "$checkpoint"), $decode_mode" "give another --dir"
+keep "$dir/made_with" "$dir/decode" \
+  "$(realpath "$checkpoint") of $(stat -c %Y "$checkpoint"), ${config:+$(realpath "$config"), }$decode_mode"
 
 each() {  # FUNCTION: called for every subset with its line's fields
   local corpus script subset tasks normalizer root
@@ -85,10 +88,13 @@ each() {  # FUNCTION: called for every subset with its line's fields
 }
 
 prepare() {  # a corpus once, with all subsets that are asked for
-  keep "$dir/data/$1.root" "$(realpath "$6")" "give another --dir"
+  local subsets
+  subsets=$(awk -F'\t' -v corpus="$1" '$1 == corpus {printf "%s%s", comma, $3; comma = ","}' <<< "$todo")
+  keep "$dir/data/$1.root" "$dir/data/$1" "$(realpath "$6"): $subsets"
   if [ -d "$dir/data/$1" ]; then return; fi
-  python "local/$2" "$6" "$dir/data/$1" $(if $allow_partial; then echo --allow_partial; fi) \
-    --subsets "$(awk -F'\t' -v corpus="$1" '$1 == corpus {printf "%s%s", comma, $3; comma = ","}' <<< "$todo")"
+  rm -f "$dir/data/$1.partial"
+  if $allow_partial; then touch "$dir/data/$1.partial"; fi
+  python "local/$2" "$6" "$dir/data/$1" $(if $allow_partial; then echo --allow_partial; fi) --subsets "$subsets"
 }
 make_list() {
   if [ -f "$dir/data/$1.$3.list" ] || [ ! -d "$dir/data/$1/$3" ]; then return; fi
@@ -97,13 +103,13 @@ make_list() {
 decode() {
   local out=$dir/decode/$1/$3 answers
   if [ ! -f "$dir/data/$1.$3.list" ]; then echo "$1 $3: not there"; return; fi
-  if [ -f "$out/decoded" ]; then echo "$1 $3: decoded already"; return; fi
+  if [ -f "$out/decoded" ] && [ "$(cat "$out/decoded")" = "$4" ]; then echo "$1 $3: decoded already"; return; fi
   # For one task, recognize makes no folder of its name.
   case $4 in *,*) answers=$out ;; *) answers=$out/$4 ;; esac
   $launch wenet_osum.bin.recognize --checkpoint "$checkpoint" ${config:+--config "$config"} --task "$4" --labelled_only \
     --test_data "$dir/data/$1.$3.list" --modes "$decode_mode" --result_dir "$answers" --batch_size "$decode_batch" \
     --device "$device" ${dtype:+--dtype "$dtype"} --num_threads "$num_threads" --num_workers "$num_workers"
-  touch "$out/decoded"
+  echo "$4" > "$out/decoded"
 }
 score() {
   if [ ! -f "$dir/decode/$1/$3/decoded" ]; then return; fi
@@ -117,7 +123,11 @@ if on 2; then say 2 "decode with $checkpoint"; each decode; fi
 if on 3; then
   say 3 "score"
   each score
+  partial=  # corpora whose counts were not checked, in this run or an earlier one
+  for corpus in ${given//,/ }; do
+    if [ -f "$dir/data/$corpus.partial" ]; then partial=${partial:+$partial,}$corpus; fi
+  done
   python local/eval_table.py --rows "$rows" --checkpoint "$checkpoint" ${config:+--config "$config"} --results "$dir" \
-    --given "$given" --mode "$decode_mode" $(if $allow_partial; then echo --partial; fi)
+    --given "$given" --mode "$decode_mode" --partial "$partial"
   say 3 "done: $dir/eval.json, $dir/eval.md"
 fi

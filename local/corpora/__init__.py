@@ -16,7 +16,7 @@ from .corpus import Corpus, Out, Utterance
 from .found import Found, NotThere
 from .main import prepare
 from .tables import read_columns, read_json, read_pairs
-from .text import half_width
+from .text import half_width, straight
 from .video import audio_of
 
 __all__ = [
@@ -32,4 +32,5 @@ __all__ = [
     "read_columns",
     "read_json",
     "read_pairs",
+    "straight",
 ]

@@ -8,6 +8,18 @@ _HALF = {
 }
 
 
+_APOSTROPHES = {0x2018: "'", 0x2019: "'"}
+
+
+def straight(text: str) -> str:
+    """The text with curly apostrophes made the one of a keyboard, for a list may write both.
+
+    >>> straight("it’s")
+    "it's"
+    """
+    return text.translate(_APOSTROPHES)
+
+
 def half_width(text: str) -> str:
     """The text with full-width Latin letters and digits made ASCII, as the Kaldi and WeNet recipes do.
 

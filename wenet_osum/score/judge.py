@@ -45,21 +45,25 @@ Write one sentence of reasons. Then write the grade on a line of its own, in thi
 Score: N"""
 
 _NUMBER = r"(10(?:\.0+)?|[1-9](?:\.\d+)?)(?!\.?\d)"
-_SCORE = re.compile(
-    rf"(?:score|rating|grade|得分|评分|分数)(?:\s+(?:is|of))?[^\w-]{{0,9}}{_NUMBER}", re.IGNORECASE
-)
+_GIVEN = rf"(?:score|rating|grade|得分|评分|分数)(?:\s+(?:is|of))?[^\w-]{{0,9}}{_NUMBER}"
+_LINE = re.compile(rf"^[^\w\n]*{_GIVEN}(?:\s*/\s*10)?[^\w\n]*$", re.IGNORECASE | re.MULTILINE)
+_ANYWHERE = re.compile(_GIVEN, re.IGNORECASE)
 _ALONE = re.compile(rf"\W*{_NUMBER}(?:\s*/\s*10)?\W*")
 
 Row = dict[str, Any]  # a line of judge.jsonl
 
 
 def parse_score(reply: str) -> float | None:
-    """The score that a judge's reply gives last; None without one between 1 and 10.
+    """The score that a judge's reply gives last, first of all on a line of its own; None without one between 1 and 10.
 
     >>> parse_score("Right, but wordy.\\n**Score:** 8/10"), parse_score("7"), parse_score("Score: 11")
     (8.0, 7.0, None)
     """
-    found = _SCORE.findall(reply) or ([alone[1]] if (alone := _ALONE.fullmatch(reply)) else [])
+    found = (
+        _LINE.findall(reply)
+        or _ANYWHERE.findall(reply)
+        or ([alone[1]] if (alone := _ALONE.fullmatch(reply)) else [])
+    )
     return float(found[-1]) if found else None
 
 

@@ -48,7 +48,7 @@ def get_normalizer(name: str) -> Normalizer:
     Args:
         name: ``plain``; ``no_marks``: see `without_marks`; ``whisper_en``: Whisper's English normaliser as
             transformers has it (numbers, contractions, fillers), with OpenAI's British-to-American spelling
-            map as the package whisper-normalizer has it; ``whisper_en:normalizer.json``: the same with the map
+            map as the package whisper-normalizer has it (extra ``[whisper]``); ``whisper_en:normalizer.json``: the same with the map
             of a Whisper checkpoint, a JSON object of word to word (``{}``: none); ``wenet``: nothing is
             changed, WeNet's own tokens (`wenet_tokens`) see to case, marks and tags.
 

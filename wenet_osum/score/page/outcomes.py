@@ -60,7 +60,9 @@ class Outcome:
         if self.task.align:
             return (over / under,) if under else (float("inf"),)
         if self.task.reply:
-            wanted, given = self.ref.reply or "", (self.hyp and self.hyp.reply) or ""
+            # Asked of every utterance, so `ref` and `hyp`, which are large, are not kept.
+            wanted = self.task.answer_of(self.sample).reply or ""
+            given = self.task.parse(self.raw or "").reply or ""
             return (0 if over else max(1, sum(count_edits(split_words(wanted), split_words(given)))),)
         if self.task.fields:
             return (1 - over,)
@@ -70,7 +72,8 @@ class Outcome:
     def tokens(self) -> float:
         """Of the reference's transcript."""
         plain = not (self.task.align or self.task.reply or self.task.fields)
-        return self.adds[1] if plain else float(len(split_words(self.ref.text or "")))
+        # asked of every utterance, so `ref` is not kept
+        return self.adds[1] if plain else float(len(split_words(self.task.answer_of(self.sample).text or "")))
 
 
 def outcomes(
