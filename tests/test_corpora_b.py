@@ -140,7 +140,7 @@ def test_corpus_layout_vocalsound(tmp_path: Path, out: Path, capsys: pytest.Capt
     assert set(prepare_vocalsound.CORPUS.labels["event"]) == set(mini.VOCALSOUND)
     for subset in ("train", "dev", "test"):
         assert_valid(out / subset)
-    assert "test: 6 of 6 items used; 3591 are published" in capsys.readouterr().out
+    assert "test: 6 of 6 items used; 3594 are published" in capsys.readouterr().out
 
 
 def test_corpus_layout_vocalsound_44k_and_two_ages(tmp_path: Path, out: Path) -> None:
@@ -160,7 +160,7 @@ def test_corpus_layout_vocalsound_broken(
 ) -> None:
     root = mini.vocalsound(tmp_path / "vs")
     refused = Refused(prepare_vocalsound, capsys, root, out)
-    assert "dev has 1 items, not 1855, test has 6 items, not 3591" in refused()
+    assert "dev has 1 items, not 1860, test has 6 items, not 3594" in refused()
     count_as(monkeypatch, prepare_vocalsound, test=6)
     (root / "audio_16k/f0011_0_sigh.wav").unlink()
     assert "te.json: item 3: no audio file" in refused()

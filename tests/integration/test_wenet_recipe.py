@@ -133,6 +133,7 @@ def test_wenet_recipe_runs_on_our_programs(recipe: Path):
 
     tags = ["init", "epoch_0", "epoch_1", "epoch_2"]
     files = {*(f"{t}.{end}" for t in tags for end in ("pt", "yaml")), "train.yaml", "final.pt", "avg_2.pt"}
+    files |= {"log.jsonl", ".lock"}
     files.add("decode.skipped.jsonl")  # not training's
     assert {p.name for p in exp.iterdir() if p.is_file()} == files
     losses = [yaml.safe_load((exp / f"epoch_{n}.yaml").read_text())["loss_dict"]["loss"] for n in range(3)]
