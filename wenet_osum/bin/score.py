@@ -84,7 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = get_args(argv)
     tasks = load_tasks(*args.task_conf)
     required = [tasks.find(name).name for name in args.require.split(",") if name.strip()]
-    get_normalizer(args.normalizer)  # a wrong name is told before the work, not after
+    get_normalizer(args.normalizer)  # what is wrong is told before the work, not after
+    if args.against:
+        find_decoded(args.against, args.against_mode or args.mode, tasks)
     facts = None if args.no_report else report_facts(args)
     samples = read_references(args.data, tasks)
 

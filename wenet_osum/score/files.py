@@ -43,7 +43,7 @@ def find_decoded(decode_dir: str | Path, mode: str, tasks: TaskTable) -> dict[st
     """
     root = Path(decode_dir)
     if not root.is_dir():
-        raise OsumError(str(root), "no such folder", "decode first, or check --decode_dir")
+        raise OsumError(str(root), "no such folder", "decode first, or check the path")
     found: dict[str, Path] = {}
     for path in sorted(root.glob(f"*/{mode}/text")):
         folder = path.parent.parent
