@@ -43,6 +43,7 @@ OTHERWISE = {
     "--beam_size": "10, or the preset's",
     "--length_penalty": "0, or the preset's",
     "--timeout": "600 where none is given: WeNet's 30 is for the join alone",
+    "--fsdp_sharding_strategy": "the same: zero2 where none is given",
     "--enc_init_mods": "the same, not yet split at commas",
     "--freeze_modules": "the same, not yet split at commas",
 }
