@@ -253,6 +253,16 @@ def test_a_port_that_is_taken_and_a_host_that_is_none(capsys: pytest.CaptureFixt
             assert one_error_line(capsys.readouterr().err).startswith(f"error: --host {host} --port {port}")
 
 
+@pytest.mark.parametrize("given", [["--api_key", ""], ["--api_key", " key"], ["--api_keys", ""], []])
+def test_keys_of_an_unset_variable_keep_nobody_out(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    if not given:
+        monkeypatch.setenv("OSUM_API_KEYS", "")
+    assert command(program.main, tmp_path, *given) == 1
+    assert one_error_line(capsys.readouterr().err).startswith("error: --api_key")
+
+
 def test_loopback():
     assert all(map(program.is_loopback, ("127.0.0.1", "::1", "localhost", "127.0.0.9")))
     assert not any(map(program.is_loopback, ("0.0.0.0", "::", "10.0.0.1", "example.org")))

@@ -95,6 +95,22 @@ def limits_of(args: argparse.Namespace) -> Limits:
     )
 
 
+def keys_of(args: argparse.Namespace) -> list[str]:
+    """The API keys that are given, in the list of processes or in a file.
+
+    Raises:
+        OsumError: a key or a file without a name, as an unset variable leaves it: nobody would be kept out.
+    """
+    for key in args.api_key:
+        if not key or key != key.strip():
+            raise OsumError("--api_key", "is blank, or has blanks at its ends", "give a key")
+    if args.api_keys == "":
+        raise OsumError("--api_keys", "names no file", f"give one, or leave out the flag and ${KEYS}")
+    from wenet_osum.serve.auth import read_keys  # needs the extra
+
+    return [*args.api_key, *(read_keys(args.api_keys) if args.api_keys is not None else [])]
+
+
 def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -108,7 +124,6 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     try:
         from wenet_osum.serve.app import create_app
-        from wenet_osum.serve.auth import read_keys
         from wenet_osum.serve.http_settings import HttpSettings
         from wenet_osum.serve.server import listen, serve
     except ModuleNotFoundError as e:
@@ -119,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     from wenet_osum.serve.model_facts import read_facts
     from wenet_osum.serve.service import Service
 
-    keys = [*args.api_key, *(read_keys(args.api_keys) if args.api_keys else [])]
+    keys = keys_of(args)
     spec = spec_of(args, mode=args.mode, beam_size=args.beam_size, draft=args.draft)
     sock = listen(args.host, args.port)
     with sock:
