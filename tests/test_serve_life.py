@@ -295,3 +295,17 @@ def test_who_asks_before_he_sends_is_told():
         terminate()
 
     assert life(FakeService(), scene) == 0
+
+
+def test_behind_a_body_of_two_lengths_nothing_is_answered():
+    """A proxy that goes by the other length takes what is hidden in the body for another client's request."""
+
+    async def scene(port: int, app: Any) -> None:
+        head = b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client = await talk(port, head, b"0\r\n\r\n", HEALTH)
+        status, headers, _ = await client.answer()
+        assert (status, headers[b"connection"]) == (405, b"close")
+        assert await client.reader.read() == b""
+        terminate()
+
+    assert life(FakeService(), scene) == 0
