@@ -555,5 +555,7 @@ def test_nothing_outlives_a_killed_parent(folder: Path, tmp_path: Path):
         assert parent.stdout is not None
         pids = list(map(int, parent.stdout.readline().split()))
         assert len(pids) == 3 and all(map(alive, pids))
+        # A signal to its group is the parent's affair: they live until it has answered.
+        assert os.getpgid(parent.pid) not in map(os.getpgid, pids)
         parent.kill()
     until(lambda: not any(map(alive, pids)))
