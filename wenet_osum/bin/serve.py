@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ipaddress
 import logging
 import os
 from pathlib import Path
@@ -14,6 +13,7 @@ from wenet_osum.bin.decode_flags import add_model_flags, spec_of
 from wenet_osum.bin.transcribe import seconds
 from wenet_osum.decode.answer import DRAFTS
 from wenet_osum.errors import OsumError, run_main
+from wenet_osum.serve.http_settings import is_loopback
 from wenet_osum.serve.settings import MIB, Limits
 
 KEYS = "OSUM_API_KEYS"  # names a file, so that no key stands on a command line
@@ -48,6 +48,13 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     web.add_argument(
         "--cors", action="append", default=[], metavar="ORIGIN", help="whose pages may ask, or *"
+    )
+    web.add_argument(
+        "--allow_host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="under which it may be asked; default: without keys on a loopback --host localhost alone, else any",
     )
     web.add_argument(
         "--served_model_name", action="append", default=[], metavar="NAME", help="default: CKPT's own"
@@ -111,13 +118,6 @@ def keys_of(args: argparse.Namespace) -> list[str]:
     return [*args.api_key, *(read_keys(args.api_keys) if args.api_keys is not None else [])]
 
 
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def main(argv: list[str] | None = None) -> int:
     args = get_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
@@ -135,6 +135,7 @@ def main(argv: list[str] | None = None) -> int:
     from wenet_osum.serve.service import Service
 
     keys = keys_of(args)
+    guarded = args.allow_host or (not keys and is_loopback(args.host))
     spec = spec_of(args, mode=args.mode, beam_size=args.beam_size, draft=args.draft)
     sock = listen(args.host, args.port)
     with sock:
@@ -143,6 +144,7 @@ def main(argv: list[str] | None = None) -> int:
             names=tuple(args.served_model_name) or (service.model_name,),
             keys=tuple(keys),
             cors=tuple(args.cors),
+            hosts=tuple(args.allow_host) if guarded else None,
             max_requests=args.max_requests,
             body_seconds=args.body_seconds,
             examples=args.examples,
