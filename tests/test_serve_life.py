@@ -278,7 +278,14 @@ def test_flags(monkeypatch: pytest.MonkeyPatch):
     assert (limits.max_bytes, limits.max_seconds, limits.piece_seconds) == (2 << 20, 60, 3)
     usual = program.limits_of(program.get_args(["osum_model"]))
     assert usual == Limits()  # the flags' defaults are the engine's
-    for bad in (["--port", "x"], ["--grace", "-1"], ["--grace", "nan"], ["--max_seconds", "0"], []):
+    for bad in (
+        ["--port", "x"],
+        ["--grace", "-1"],
+        ["--grace", "nan"],
+        ["--max_seconds", "0"],
+        ["--cors", "https://x.example/"],
+        [],
+    ):
         with pytest.raises(SystemExit):
             program.get_args([*bad, *(["osum_model"] if bad else [])])
 

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import os
+import re
 from pathlib import Path
 
 from wenet_osum.bin.common import at_least
@@ -17,6 +18,15 @@ from wenet_osum.serve.http_settings import is_loopback
 from wenet_osum.serve.settings import MIB, Limits
 
 KEYS = "OSUM_API_KEYS"  # names a file, so that no key stands on a command line
+
+
+def origin(text: str) -> str:
+    """An argparse type: a site as browsers name it, or ``*``."""
+    if text != "*" and not re.fullmatch(r"https?://[^/?#\s@A-Z]+", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no origin: give https://host, in lower case, without a path"
+        )
+    return text
 
 
 def some_seconds(text: str) -> float:
@@ -47,7 +57,7 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--api_keys", default=os.environ.get(KEYS), metavar="FILE", help=f"one a line; default: ${KEYS}"
     )
     web.add_argument(
-        "--cors", action="append", default=[], metavar="ORIGIN", help="whose pages may ask, or *"
+        "--cors", type=origin, action="append", default=[], metavar="ORIGIN", help="whose pages may ask, or *"
     )
     web.add_argument(
         "--allow_host",
