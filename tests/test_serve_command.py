@@ -165,6 +165,15 @@ def test_http_equals_cli_in_text_and_subtitles(
             assert got == wanted, (file, form)
 
 
+def rounded(found: Any) -> Any:
+    """Without the last digits of probabilities, which go by the recordings that are heard together."""
+    if isinstance(found, dict):
+        return {name: rounded(value) for name, value in found.items()}
+    if isinstance(found, list):
+        return [rounded(value) for value in found]
+    return pytest.approx(found, abs=3e-6) if isinstance(found, float) else found
+
+
 def test_http_equals_cli_in_json(
     server: Server, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -174,8 +183,9 @@ def test_http_equals_cli_in_json(
     lines = capsys.readouterr().out.splitlines(keepends=True)
     for file, line in zip(FILES, lines, strict=True):
         got = ask(server, file, "/v1/understand")
-        assert got == line.replace(json.dumps(file), json.dumps(Path(file).name))
-        assert list(json.loads(got)["tasks"]) == list(TASK_ORDER)
+        found, wanted = json.loads(got), rounded(json.loads(line))
+        assert found == wanted | {"file": Path(file).name}
+        assert list(found["tasks"]) == list(TASK_ORDER)
     sad = json.loads(
         ask(server, "talk.flac", "/v1/understand", tasks="ser", prompt="are you sad?", lang="en")
     )

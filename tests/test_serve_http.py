@@ -419,6 +419,25 @@ def test_pages_of_other_sites_may_ask_only_where_they_are_named():
     assert to.options(URL, headers=asks).status_code == 200
 
 
+def test_a_name_that_leads_here_is_not_ours():
+    """DNS rebinding: to the browser, a page of that name is of the same origin."""
+    to = client(hosts=("speech.example",))
+    for name in (
+        "evil.example:8000",
+        "localhost.evil.example",
+        "10.0.0.1",
+        "[::2]:80",
+        "[",
+        "127.0.0.1@evil.example",
+    ):
+        got = to.get("/v1/models", headers={"host": name, "origin": f"http://{name}"})
+        assert got.status_code == 403, name
+        error_of(to.get("/page/facts", headers={"host": name}), 403)
+    for name in ("localhost:8000", "127.0.0.1:8000", "127.0.0.9", "[::1]:8000", "Speech.example"):
+        assert to.get("/v1/models", headers={"host": name}).status_code == 200, name
+    assert client().get("/v1/models", headers={"host": "any.example"}).status_code == 200
+
+
 def test_every_answer_has_the_headers_of_safety():
     to = client()
     for got in (

@@ -253,6 +253,16 @@ def test_a_port_that_is_taken_and_a_host_that_is_none(capsys: pytest.CaptureFixt
             assert one_error_line(capsys.readouterr().err).startswith(f"error: --host {host} --port {port}")
 
 
+@pytest.mark.parametrize("given", [["--api_key", ""], ["--api_key", " key"], ["--api_keys", ""], []])
+def test_keys_of_an_unset_variable_keep_nobody_out(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    if not given:
+        monkeypatch.setenv("OSUM_API_KEYS", "")
+    assert command(program.main, tmp_path, *given) == 1
+    assert one_error_line(capsys.readouterr().err).startswith("error: --api_key")
+
+
 def test_loopback():
     assert all(map(program.is_loopback, ("127.0.0.1", "::1", "localhost", "127.0.0.9")))
     assert not any(map(program.is_loopback, ("0.0.0.0", "::", "10.0.0.1", "example.org")))
@@ -268,7 +278,14 @@ def test_flags(monkeypatch: pytest.MonkeyPatch):
     assert (limits.max_bytes, limits.max_seconds, limits.piece_seconds) == (2 << 20, 60, 3)
     usual = program.limits_of(program.get_args(["osum_model"]))
     assert usual == Limits()  # the flags' defaults are the engine's
-    for bad in (["--port", "x"], ["--grace", "-1"], ["--grace", "nan"], ["--max_seconds", "0"], []):
+    for bad in (
+        ["--port", "x"],
+        ["--grace", "-1"],
+        ["--grace", "nan"],
+        ["--max_seconds", "0"],
+        ["--cors", "https://x.example/"],
+        [],
+    ):
         with pytest.raises(SystemExit):
             program.get_args([*bad, *(["osum_model"] if bad else [])])
 
@@ -282,6 +299,20 @@ def test_who_asks_before_he_sends_is_told():
         status, headers, body = await client.answer()
         # Its body will not come, so nothing else can come on this connection.
         assert (status, body["error"]["code"], headers[b"connection"]) == (413, "too_large", b"close")
+        terminate()
+
+    assert life(FakeService(), scene) == 0
+
+
+def test_behind_a_body_of_two_lengths_nothing_is_answered():
+    """A proxy that goes by the other length takes what is hidden in the body for another client's request."""
+
+    async def scene(port: int, app: Any) -> None:
+        head = b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client = await talk(port, head, b"0\r\n\r\n", HEALTH)
+        status, headers, _ = await client.answer()
+        assert (status, headers[b"connection"]) == (405, b"close")
+        assert await client.reader.read() == b""
         terminate()
 
     assert life(FakeService(), scene) == 0

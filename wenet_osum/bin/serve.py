@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ipaddress
 import logging
 import os
+import re
 from pathlib import Path
 
 from wenet_osum.bin.common import at_least
@@ -14,9 +14,19 @@ from wenet_osum.bin.decode_flags import add_model_flags, spec_of
 from wenet_osum.bin.transcribe import seconds
 from wenet_osum.decode.answer import DRAFTS
 from wenet_osum.errors import OsumError, run_main
+from wenet_osum.serve.http_settings import is_loopback
 from wenet_osum.serve.settings import MIB, Limits
 
 KEYS = "OSUM_API_KEYS"  # names a file, so that no key stands on a command line
+
+
+def origin(text: str) -> str:
+    """An argparse type: a site as browsers name it, or ``*``."""
+    if text != "*" and not re.fullmatch(r"https?://[^/?#\s@A-Z]+", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no origin: give https://host, in lower case, without a path"
+        )
+    return text
 
 
 def some_seconds(text: str) -> float:
@@ -47,7 +57,14 @@ def get_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--api_keys", default=os.environ.get(KEYS), metavar="FILE", help=f"one a line; default: ${KEYS}"
     )
     web.add_argument(
-        "--cors", action="append", default=[], metavar="ORIGIN", help="whose pages may ask, or *"
+        "--cors", type=origin, action="append", default=[], metavar="ORIGIN", help="whose pages may ask, or *"
+    )
+    web.add_argument(
+        "--allow_host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="under which it may be asked; default: without keys on a loopback --host localhost alone, else any",
     )
     web.add_argument(
         "--served_model_name", action="append", default=[], metavar="NAME", help="default: CKPT's own"
@@ -95,11 +112,20 @@ def limits_of(args: argparse.Namespace) -> Limits:
     )
 
 
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def keys_of(args: argparse.Namespace) -> list[str]:
+    """The API keys that are given, in the list of processes or in a file.
+
+    Raises:
+        OsumError: a key or a file without a name, as an unset variable leaves it: nobody would be kept out.
+    """
+    for key in args.api_key:
+        if not key or key != key.strip():
+            raise OsumError("--api_key", "is blank, or has blanks at its ends", "give a key")
+    if args.api_keys == "":
+        raise OsumError("--api_keys", "names no file", f"give one, or leave out the flag and ${KEYS}")
+    from wenet_osum.serve.auth import read_keys  # needs the extra
+
+    return [*args.api_key, *(read_keys(args.api_keys) if args.api_keys is not None else [])]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -108,7 +134,6 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     try:
         from wenet_osum.serve.app import create_app
-        from wenet_osum.serve.auth import read_keys
         from wenet_osum.serve.http_settings import HttpSettings
         from wenet_osum.serve.server import listen, serve
     except ModuleNotFoundError as e:
@@ -119,7 +144,8 @@ def main(argv: list[str] | None = None) -> int:
     from wenet_osum.serve.model_facts import read_facts
     from wenet_osum.serve.service import Service
 
-    keys = [*args.api_key, *(read_keys(args.api_keys) if args.api_keys else [])]
+    keys = keys_of(args)
+    guarded = args.allow_host or (not keys and is_loopback(args.host))
     spec = spec_of(args, mode=args.mode, beam_size=args.beam_size, draft=args.draft)
     sock = listen(args.host, args.port)
     with sock:
@@ -128,6 +154,7 @@ def main(argv: list[str] | None = None) -> int:
             names=tuple(args.served_model_name) or (service.model_name,),
             keys=tuple(keys),
             cors=tuple(args.cors),
+            hosts=tuple(args.allow_host) if guarded else None,
             max_requests=args.max_requests,
             body_seconds=args.body_seconds,
             examples=args.examples,

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from wenet_osum.serve import ops
-from wenet_osum.serve.auth import Auth, SameOrigin
+from wenet_osum.serve.auth import Auth, KnownHost, SameOrigin
 from wenet_osum.serve.bodies import Bodies
 from wenet_osum.serve.chat import add_chat
 from wenet_osum.serve.errors_http import add_handlers
@@ -53,6 +53,8 @@ def create_app(service: Service, settings: HttpSettings, facts: ModelFacts) -> F
     )
     app.add_middleware(Auth, keys=settings.keys, open_paths=(*ops.OPEN_PATHS, *OPEN_PATHS))
     app.add_middleware(SameOrigin, origins=settings.cors)
+    if settings.hosts is not None:
+        app.add_middleware(KnownHost, hosts=settings.hosts)
     if settings.cors:
         app.add_middleware(
             CORSMiddleware,

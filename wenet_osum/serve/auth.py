@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from wenet_osum.errors import OsumError
 from wenet_osum.fileio import read_lines
 from wenet_osum.serve.errors_http import ApiError
+from wenet_osum.serve.http_settings import is_loopback
 
 
 def read_keys(path: str | Path) -> list[str]:
@@ -88,4 +89,27 @@ class SameOrigin:
                         403, "pages of other sites may not ask here (see --cors)", None, "cors_not_allowed"
                     )
                     return await error.response()(scope, receive, send)
+        await self.app(scope, receive, send)
+
+
+class KnownHost:
+    """Middleware: 403 for a request to a name that is neither this machine's own nor among ``hosts``.
+
+    A page of another site may let its own name lead here (DNS rebinding); to its browser it is then our page.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str]):
+        self.app, self.hosts = app, frozenset(host.lower() for host in hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                name = urlsplit("//" + Headers(scope=scope).get("host", "")).hostname or ""
+            except ValueError:
+                name = "?"
+            if name and not is_loopback(name) and name not in self.hosts:
+                error = ApiError(
+                    403, "it may not be asked under this name (see --allow_host)", None, "host_not_allowed"
+                )
+                return await error.response()(scope, receive, send)
         await self.app(scope, receive, send)

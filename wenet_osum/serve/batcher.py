@@ -32,10 +32,12 @@ class Work:
 
 @dataclass(eq=False)
 class Lane:
-    """A request's pieces that wait, in order. ``given``: how many there were until now."""
+    """A request's pieces that wait, in order. ``given``: how many there were until now. ``begun``: one of them was
+    taken."""
 
     question: Question
     given: int = 0
+    begun: bool = False
     waiting: deque[Work] = field(default_factory=deque)
     moved: asyncio.Event = field(default_factory=asyncio.Event)  # something left
 
@@ -53,7 +55,8 @@ class Batcher:
     def __init__(self, size: int, max_wait: float):
         self.size, self.max_wait = size, max_wait
         self.count = self.coming = 0
-        self._lanes: deque[Lane] = deque()  # those with pieces; the first leads the next batch
+        self._lanes: deque[Lane] = deque()  # those with pieces; see _leader
+        self._passed = False  # the lane that led last went before the first
         self._arrived = asyncio.Event()
 
     def put(self, lane: Lane, key: str, feats: np.ndarray, seconds: float) -> Work:
@@ -94,11 +97,11 @@ class Batcher:
             if not self._lanes:
                 await self._wait(None)
                 continue
-            first = self._lanes[0]
+            first = self._leader()
             alike = sum(len(lane.waiting) for lane in self._lanes if lane.question == first.question)
             left = first.waiting[0].arrived + self.max_wait - time.monotonic()
             if alike >= self.size or left <= 0 or not self.coming:
-                return self._compose()
+                return self._compose(first)
             await self._wait(left)
 
     async def _wait(self, seconds: float | None) -> None:
@@ -106,10 +109,16 @@ class Batcher:
         with contextlib.suppress(asyncio.TimeoutError, TimeoutError):  # two classes in Python 3.10
             await asyncio.wait_for(self._arrived.wait(), seconds)
 
-    def _compose(self) -> list[Work]:
+    def _leader(self) -> Lane:
+        """The first in line; every other time, one of which nothing was taken yet, so that who comes with a word does
+        not wait for batches that long recordings fill."""
+        first = self._lanes[0]
+        return first if self._passed else next((lane for lane in self._lanes if not lane.begun), first)
+
+    def _compose(self, first: Lane) -> list[Work]:
         """The piece of the request whose turn it is, and those nearest to it in length out of the requests that
         come next, an equal share of each before anyone gets more."""
-        leader = self._lanes[0].waiting[0]
+        self._passed, leader = first is not self._lanes[0], first.waiting[0]
         lanes = [lane for lane in self._lanes if lane.question == leader.lane.question][: 2 * self.size]
         share, length = max(1, self.size // len(lanes)), len(leader.feats)
         ranked = [
@@ -121,6 +130,7 @@ class Batcher:
         taken = [leader, *(row[-1] for row in sorted(ranked, key=lambda row: row[:-1])[: self.size - 1])]
         for work in taken:
             work.lane.waiting.remove(work)
+            work.lane.begun = True
             work.lane.moved.set()
         self.count -= len(taken)
         served = {work.lane for work in taken}

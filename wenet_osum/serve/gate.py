@@ -46,10 +46,12 @@ class Outermost:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                if status >= 400 and "expect" in Headers(scope=scope):
-                    # A client that asked whether to send its body (100-continue) need not send it any more.
-                    headers.setdefault("connection", "close")
+                headers, asked = MutableHeaders(scope=message), Headers(scope=scope)
+                # A client that asked whether to send its body (100-continue) need not send it any more. And where a
+                # body has two lengths, a proxy may take its end for another request (RFC 9112, 6.1).
+                unsent = status >= 400 and "expect" in asked
+                if unsent or ("transfer-encoding" in asked and "content-length" in asked):
+                    headers["connection"] = "close"
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
