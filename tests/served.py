@@ -64,7 +64,12 @@ class Server:
             "1",
         ]
         self.process = subprocess.Popen(
-            [*command, *flags], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True
+            [*command, *flags],
+            cwd=folder,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         self.log: list[str] = []
         self.url, self._ready = "", threading.Event()

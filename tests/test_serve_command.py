@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import signal
+import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +218,37 @@ def test_an_upload_is_what_was_sent_whatever_its_name(server: Server, here: Path
         server.url + "/v1/understand", files={"file": (name, b"no audio" * 100_000)}, timeout=60
     )
     assert (broken.status_code, broken.json()["error"]["code"]) == (400, "invalid_audio")
+
+
+@pytest.mark.parametrize("how", ["group", "twice"])
+def test_its_end_leaves_nothing(here: Path, tmp_path: Path, how: str):
+    """SIGTERM to the whole group of processes, as ``timeout`` sends it, drains all the same; a second one leaves no
+    more behind than the first; and none of its processes has last words."""
+    with served(here, TMPDIR=str(tmp_path)) as server, (here / "talk.flac").open("rb") as talk:
+        before, after = (
+            len(server.log),
+            {p.name for p in tmp_path.iterdir() if not p.name.startswith("pymp-")},
+        )
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(
+                httpx.post, server.url + "/v1/understand", files={"file": ("a.flac", talk)}, timeout=60
+            )
+            while "osum_open_requests 1.0" not in httpx.get(server.url + "/metrics").text:
+                assert not asked.done()
+            if how == "group":
+                os.killpg(server.process.pid, signal.SIGTERM)
+                assert asked.result().status_code == 200 and server.process.wait(60) == 0
+            else:
+                server.process.send_signal(signal.SIGTERM)
+                while not any("closing" in line for line in server.log):
+                    time.sleep(0.01)
+                assert server.end(signal.SIGTERM) == 128 + signal.SIGTERM
+                assert isinstance(asked.exception(), httpx.HTTPError)
+        server.end(signal.SIGTERM)  # all that it says is read
+        assert {p.name for p in tmp_path.iterdir()} == after
+        said = [line.split(maxsplit=2)[2] for line in server.log[before:]]
+        assert [line.split(":")[0] for line in said] == ["closing", "SIGTERM again"][: 1 + (how == "twice")]
+        assert not any("Loading weights" in line for line in server.log)
 
 
 def test_no_model_no_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

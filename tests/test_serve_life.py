@@ -245,6 +245,19 @@ def test_what_is_no_http_is_told_so():
     assert life(FakeService(), scene) == 0
 
 
+def test_a_body_that_breaks_leaves_no_traceback(caplog: pytest.LogCaptureFixture):
+    head = b"Host: x\r\nContent-Type: multipart/form-data; boundary=x\r\nTransfer-Encoding: chunked\r\n\r\nno size\r\n"
+
+    async def scene(port: int, app: Any) -> None:
+        for line in (b"POST /v1/audio/transcriptions", b"POST /nothing", b"HEAD /"):
+            client = await talk(port, line + b" HTTP/1.1\r\n" + head)
+            assert (await client.reader.read()).startswith(b"HTTP/1.1 400 ")
+        terminate()
+
+    assert life(FakeService(), scene) == 0
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 def test_a_port_that_is_taken_and_a_host_that_is_none(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     with listen("127.0.0.1", 0) as sock:
         taken = sock.getsockname()[1]

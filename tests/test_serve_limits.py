@@ -143,3 +143,38 @@ def test_no_more_requests_at_a_time_than_may_be():
         return found
 
     assert asyncio.run(scene()) == [429, 503, 200, 200]
+
+
+def test_what_all_hold_together_is_bounded():
+    """Three bodies of 400 bytes where 1,000 may be held: the third is turned away, and let in when one is gone."""
+
+    async def scene() -> list[int]:
+        service = FakeService(wait=asyncio.Event())
+        app, found = app_of(service, held_bytes=1000), []
+        form = FORM.replace(b"RIFF", b"R" * (400 - len(FORM) + 4)).replace(b"STREAM", b"0")
+
+        async def ask() -> None:
+            parts = [form[:200], form[200:]]
+
+            async def receive() -> Any:
+                if parts:
+                    return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+                await asyncio.sleep(3600)
+
+            async def send(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    found.append(message["status"])
+
+            await app(scope_of(URL, FORM_HEADERS), receive, send)
+
+        asking = [asyncio.ensure_future(ask()) for _ in range(2)]
+        while len(service.asked) < 2:
+            await asyncio.sleep(0.001)
+        await ask()
+        assert service.wait is not None and found == [429]
+        service.wait.set()
+        await asyncio.gather(*asking)
+        await ask()
+        return found
+
+    assert asyncio.run(scene()) == [429, 200, 200, 200]

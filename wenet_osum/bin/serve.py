@@ -131,7 +131,9 @@ def keys_of(args: argparse.Namespace) -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     args = get_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # What clients send is told to them, and is no line for each in the log.
+    for name in ("uvicorn.error", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         from wenet_osum.serve.app import create_app
         from wenet_osum.serve.http_settings import HttpSettings
@@ -164,10 +166,7 @@ def main(argv: list[str] | None = None) -> int:
         app = create_app(service, settings, read_facts(spec))
         if not keys and not is_loopback(args.host):
             logging.warning("anyone who reaches %s may ask: no --api_keys", args.host)
-        status = asyncio.run(serve(app, service, sock, args.grace, args.access_log))
-    if status:  # asked twice to end: torch would take a second to take its leave
-        os._exit(status)
-    return status
+        return asyncio.run(serve(app, service, sock, args.grace, args.access_log))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -60,7 +63,8 @@ def from_folder(cls: Any, llm: str, files: list[str], **more: Any) -> Any:
 
     folder = str(fetch(llm, files, "decoder_conf.llm")) if is_hub_id(llm) else llm
     try:
-        return cls.from_pretrained(folder, **more)
+        with _bar_for_eyes_only():
+            return cls.from_pretrained(folder, **more)
     except (
         *(OSError, ValueError, TypeError, RuntimeError, ImportError, KeyError),
         *(SafetensorError, StrictDataclassError),
@@ -71,6 +75,21 @@ def from_folder(cls: Any, llm: str, files: list[str], **more: Any) -> Any:
             f"{llm!r} cannot be loaded ({reason})",
             "give a local folder with config.json and weights, or a hub id that can be reached",
         ) from None
+
+
+@contextlib.contextmanager
+def _bar_for_eyes_only() -> Iterator[None]:
+    """transformers shows how far it has come where stderr is a terminal alone, as all other bars here."""
+    from transformers.utils import logging
+
+    hidden = not sys.stderr.isatty() and logging.is_progress_bar_enabled()
+    if hidden:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if hidden:
+            logging.enable_progress_bar()
 
 
 def check_agree(llm: str, llm_config: dict[str, Any], given: Any, found: Any) -> None:

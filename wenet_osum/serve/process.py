@@ -14,6 +14,7 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ _PRELOAD = [
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.qwen2.modeling_qwen2",
+    "wenet_osum.serve.forked",
 ]
 
 
@@ -127,7 +129,14 @@ def _start(target: Callable[..., None], args: tuple[Any, ...]) -> tuple[Connecti
     _CONTEXT.set_forkserver_preload(_PRELOAD)
     ours, theirs = _CONTEXT.Pipe()
     process = _CONTEXT.Process(target=_live, args=(target, theirs, *args), daemon=True)
-    process.start()
+    # Who ends a whole group of processes (timeout, supervisord) means the parent, which drains: the fork server and
+    # its children inherit that they do not hear SIGTERM. The tracker is first, as its start would undo this.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()
     return ours, process
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from wenet_osum.decode.answer import Answered, Answerer
 from wenet_osum.decode.hearing import make_batch
@@ -37,6 +39,8 @@ def work(pipe: Connection, spec: LoadSpec) -> None:
     """Write ``Facts``; then for each ``(question, keys, features)`` read the answers of its rows by task. An
     ``OsumError`` in place of either: the model is not usable, or does not answer such a question."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    # The lock between processes that a bar would make is missed when this one is killed, as it always is.
+    tqdm.set_lock(threading.RLock())
     try:
         asked = Asked(spec)
     except OsumError as e:
