@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import json
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -23,10 +20,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 import torch
-from corrupt import corrupt_files
 from helpers import command, run_config, stage2_config
+from uploads import RATE, SHORT, encoded, talk, uploads
 
 from wenet_osum.bin import transcribe as program
 from wenet_osum.checkpoint.weights import save_checkpoint
@@ -42,9 +38,7 @@ from wenet_osum.serve.errors import (
     BadQuestion,
     Busy,
     Closing,
-    ServeError,
     TimedOut,
-    TooLarge,
     WorkerLost,
 )
 from wenet_osum.serve.question import Question
@@ -53,27 +47,11 @@ from wenet_osum.serve.settings import Limits
 from wenet_osum.serve.stats import Stats
 from wenet_osum.text import init_tokenizer
 
-RATE = 16000
 ASR = Question(("asr",))
 LIMITS = Limits(max_seconds=100, piece_seconds=2, batch_size=4, decoders=4)
 
 
-def talk(seconds: float, seed: int) -> np.ndarray:
-    """Bursts with pauses between them."""
-    rng = np.random.default_rng(seed)
-    t = np.arange(round(seconds * RATE)) / RATE
-    return np.where(t % 1 < 0.7, 0.3 * np.sin((200 + 60 * seed) * 2 * np.pi * t), 0) + 0.003 * rng.normal(
-        size=len(t)
-    )
-
-
-def encoded(wave: np.ndarray, form: str = "WAV", subtype: str | None = None, rate: int = RATE) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, wave, rate, format=form, subtype=subtype)
-    return file.getvalue()
-
-
-SHORT, LONG = encoded(talk(0.8, 1)), encoded(talk(40, 2))
+LONG = encoded(talk(40, 2))
 
 
 class Background:
@@ -338,56 +316,6 @@ def test_more_than_the_queue_holds_are_turned_away(folder: Path):
 
 
 # ---- what strangers send ----
-
-
-def flac(samples: int) -> bytes:
-    """A second of flac that says it has ``samples``; 0: it does not say."""
-    data = bytearray(encoded(talk(1, 1), "FLAC"))
-    data[21:26] = ((data[21] & 0xF0) << 32 | samples).to_bytes(5, "big")
-    return bytes(data)
-
-
-def zipped() -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("a.wav", SHORT)
-    return file.getvalue()
-
-
-def wave_of(rate: int, channels: int) -> bytes:
-    data = bytearray(encoded(talk(1, 1)))
-    struct.pack_into("<HIIH", data, 22, channels, rate, rate * 2 * channels % 2**32, 2 * channels)
-    return bytes(data)
-
-
-def uploads() -> dict[str, tuple[bytes, type[ServeError], str]]:
-    hundred = encoded(np.zeros(100 * 3600 * 10), "FLAC", rate=10)
-    quiet = encoded(np.zeros(120 * 8000), "FLAC", rate=8000)
-    untold = bytearray(quiet)
-    untold[21:26] = bytes([untold[21] & 0xF0, 0, 0, 0, 0])
-    webm = b"\x1a\x45\xdf\xa3\x9fB\x86\x81\x01B\xf7\x81\x01B\xf2\x81\x04B\xf3\x81\x08B\x82\x84webm" + bytes(
-        5000
-    )
-    found: dict[str, tuple[bytes, type[ServeError], str]] = {
-        "hundred hours": (hundred, TooLarge, "longer than 100 s"),
-        "hundred hours of ogg": (
-            encoded(np.zeros(120 * 8000), "OGG", rate=8000),
-            TooLarge,
-            "longer than 100 s",
-        ),
-        "says hundred hours": (flac(100 * 3600 * RATE), TooLarge, "longer than 100 s"),
-        "does not say": (bytes(untold), TooLarge, "longer than 100 s"),
-        "many bytes": (bytes(25 * 2**20 + 1), TooLarge, "25.0 MiB, at most 25"),
-        "odd rate": (wave_of(999_999_937, 1), BadAudio, "of memory to decode"),
-        "webm": (webm, BadAudio, "not a known audio format"),
-        "zip": (zipped(), BadAudio, "not a known audio format"),
-        "one sample": (encoded(np.zeros(1)), BadAudio, "too short"),
-        "a name": (b"/etc/passwd", BadAudio, "not a known audio format"),
-        "a command": (b"touch /tmp/osum-was-here |", BadAudio, "not a known audio format"),
-    }
-    for name, (data, cause) in corrupt_files().items():
-        found[name] = (data, BadAudio, cause.replace("_", " "))
-    return found
 
 
 UPLOADS = uploads()

@@ -23,7 +23,6 @@ T = TypeVar("T")
 _CONTEXT = multiprocessing.get_context("forkserver")
 # What loading a model imports only then is here too: it takes seconds, and a lost model is missed meanwhile.
 _PRELOAD = [
-    "wenet_osum.serve.apart",
     "wenet_osum.serve.worker",
     "wenet_osum.serve.decoder",
     *(f"wenet_osum.models.{name}" for name in ("osum", "whisper_encoder", "adapter", "ctc", "llm_decoder")),

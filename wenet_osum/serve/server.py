@@ -19,6 +19,7 @@ from wenet_osum.serve.service import Service
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 KEEP_ALIVE = 5  # seconds that a connection may idle between requests
+TWICE = 0.3  # seconds within which a second signal is the first one's echo
 LAST_WORDS = 2.0  # seconds in which those that were cut off are told so
 
 
@@ -64,6 +65,7 @@ class Server(uvicorn.Server):
         )
         self.gate, self.room, self.service, self.grace = app.state.gate, app.state.room, service, grace
         self.closing: asyncio.Task[None] | None = None
+        self.told = 0.0  # when
         self.forced: signal.Signals | None = None
         self.failed: OsumError | None = None
 
@@ -79,8 +81,11 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(sig)
 
     def on_signal(self, sig: signal.Signals) -> None:
+        now = asyncio.get_running_loop().time()
         if self.closing is None:
-            self.closing = asyncio.ensure_future(self.close())
+            self.closing, self.told = asyncio.ensure_future(self.close()), now
+            return
+        if now - self.told < TWICE:  # ``timeout`` and others tell the process, and then its group
             return
         logging.info("%s again: ending at once", sig.name)
         self.forced = sig
