@@ -187,7 +187,7 @@ async def load(server: Server, requests: list[bytes], clients: int, seen: Seen, 
         for task in tasks:
             task.cancel()
         for done in await asyncio.gather(*tasks, return_exceptions=True):
-            if not isinstance(done, asyncio.CancelledError):
+            if isinstance(done, Exception):
                 raise done
         for writer in writers:
             writer.close()
