@@ -1,5 +1,6 @@
 # demo   train, decode and score the small model on the demo corpus
-# test   all tests            lint   ruff, mypy            clean   what these made
+# test   all tests but soak   lint   ruff, mypy            clean   what these made
+# soak   10,000 requests of a fuzzer to a server
 PYTHON ?= python3
 VENV ?= .venv
 # A plain "torch" would bring several GB of CUDA packages where a CPU build of this version is at hand.
@@ -8,7 +9,7 @@ DEMO ?=
 
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test soak lint clean
 
 $(VENV)/.ready: pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))' \
@@ -22,7 +23,10 @@ demo: $(VENV)/.ready
 	cd examples/osum && PATH="$(BIN):$$PATH" bash run.sh $(DEMO)
 
 test: $(VENV)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not soak"
+
+soak: $(VENV)/.ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

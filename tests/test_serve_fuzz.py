@@ -121,13 +121,13 @@ def test_fuzz_broken_audio(watched: Watched, kind: str):
             assert code == ("too_large" if kind == "silence" else "invalid_audio")
 
 
-@pytest.mark.parametrize("count", [400, pytest.param(6000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [400, pytest.param(6000, marks=pytest.mark.soak)])
 def test_fuzz_malformed_requests(watched: Watched, count: int):
     run(requests(), count, lambda raw: watched.look(say(watched.port, raw)))
     watched.check()
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(4000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(4000, marks=pytest.mark.soak)])
 def test_fuzz_by_schemathesis(watched: Watched, count: int):
     """What our own OpenAPI says is right, and what it says is wrong."""
     schemathesis = pytest.importorskip("schemathesis", reason="the dev extra is not installed")
