@@ -480,10 +480,15 @@ def test_nothing_outlives_a_killed_parent(folder: Path, tmp_path: Path):
     with subprocess.Popen(
         [sys.executable, *map(str, argv)], stdout=subprocess.PIPE, text=True, env=env
     ) as parent:
-        assert parent.stdout is not None
-        pids = list(map(int, parent.stdout.readline().split()))
-        assert len(pids) == 3 and all(map(alive, pids))
-        # A signal to its group is the parent's affair: they live until it has answered.
-        assert os.getpgid(parent.pid) not in map(os.getpgid, pids)
-        parent.kill()
+        try:
+            assert parent.stdout is not None
+            pids = list(map(int, parent.stdout.readline().split()))
+            assert len(pids) == 3 and all(map(alive, pids))
+            # A SIGTERM to its group is the parent's affair: they live until it has answered.
+            for pid in pids:
+                os.kill(pid, signal.SIGTERM)
+            time.sleep(0.3)
+            assert all(map(alive, pids))
+        finally:
+            parent.kill()
     until(lambda: not any(map(alive, pids)))
