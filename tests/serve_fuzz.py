@@ -55,7 +55,7 @@ def broken_audio() -> dict[str, bytes]:
 
 
 def head(method: str, path: str, headers: list[tuple[bytes, bytes]]) -> bytes:
-    lines = [f"{method} {path} HTTP/1.1".encode(), b"Host: x", b"Connection: close"]
+    lines = [f"{method} {path} HTTP/1.1".encode(), b"Host: localhost", b"Connection: close"]
     return b"\r\n".join([*lines, *(name + b": " + value for name, value in headers), b"", b""])
 
 

@@ -26,6 +26,7 @@ from test_readme import shell
 from wenet_osum.bin import serve as program
 from wenet_osum.bin import transcribe
 from wenet_osum.score.report import TASK_ORDER
+from wenet_osum.serve.server import TWICE
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/serve.md").read_text(encoding="utf-8")
@@ -242,6 +243,7 @@ def test_its_end_leaves_nothing(here: Path, tmp_path: Path, how: str):
                 server.process.send_signal(signal.SIGTERM)
                 while not any("closing" in line for line in server.log):
                     time.sleep(0.01)
+                time.sleep(TWICE)  # sooner it would be the first one's echo
                 assert server.end(signal.SIGTERM) == 128 + signal.SIGTERM
                 assert isinstance(asked.exception(), httpx.HTTPError)
         server.end(signal.SIGTERM)  # all that it says is read

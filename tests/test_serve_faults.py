@@ -76,7 +76,7 @@ def ended(connections: list[socket.socket], seconds: float) -> list[bytes]:
 
 def test_slow_headers_and_slow_bodies(server: Server, here: Path):
     whole = form("/v1/understand", parts((here / "talk.flac").read_bytes(), {}))
-    heads = [opened(server, b"POST /v1/understand HTTP/1.1\r\nHost: x\r\nX: ") for _ in range(MANY)]
+    heads = [opened(server, b"POST /v1/understand HTTP/1.1\r\nHost: localhost\r\nX: ") for _ in range(MANY)]
     bodies = [opened(server, whole[:5000]) for _ in range(MANY)]
     is_answered(server)
     for n in range(4):  # a few bytes now and then do not help them
@@ -113,7 +113,7 @@ def test_who_leaves_while_sending_waiting_or_reading(server: Server, here: Path)
 
 def test_who_never_reads(server: Server):
     """Answers that fit the buffers are written off; the connection is ended when it idles."""
-    request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
     silent = []
     for _ in range(MANY):
         to = socket.socket()
