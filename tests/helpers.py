@@ -18,9 +18,12 @@ import yaml
 from torch import Tensor
 
 from wenet_osum import fileio
+from wenet_osum.checkpoint.weights import save_checkpoint
+from wenet_osum.config import load_config, save_config
 from wenet_osum.errors import run_main
 from wenet_osum.registry import init_model
 from wenet_osum.tasks import load_tasks
+from wenet_osum.text import init_tokenizer
 
 RATE = 16000
 TEXTS = ["good morning", "open the door", "今天天气好", "no", "where is my blue hat", "一二三"]
@@ -229,3 +232,14 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch, room: int) -> None:
         return binary if "b" in mode else io.TextIOWrapper(binary, write_through=True, **text)
 
     monkeypatch.setattr(fileio, "open", open_there, raising=False)
+
+
+def write_random_model(folder: Path) -> None:
+    """``train.yaml`` and ``final.pt`` of a tiny random stage 2, beside its character table."""
+    conf = load_config(run_config(folder, stage2_config()))
+    size = init_tokenizer(conf).vocab_size()
+    conf.update(vocab_size=size, output_dim=size)
+    conf["tokenizer_conf"]["special_tokens"] = {"eos": 2, "sos": 2}
+    save_config(conf, folder / "train.yaml")
+    torch.manual_seed(5)  # this one says some words
+    save_checkpoint(init_model(conf), folder / "final.pt", {})

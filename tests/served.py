@@ -13,15 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch
-from helpers import RATE, run_config, stage2_config, write_corpus
+from helpers import RATE, write_corpus, write_random_model
 
 from wenet_osum.bin import convert
-from wenet_osum.checkpoint.weights import save_checkpoint
-from wenet_osum.config import load_config, save_config
 from wenet_osum.dataset.audio import load_audio
-from wenet_osum.registry import init_model, load_models
-from wenet_osum.text import init_tokenizer
+from wenet_osum.registry import load_models
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,13 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def write_model(folder: Path) -> None:
     """``osum_model``, and to hear: ``calls/``, ``talk.flac`` and ``talk.mp3`` of 33 s, ``stereo.wav``."""
     load_models()
-    conf = load_config(run_config(folder, stage2_config()))
-    size = init_tokenizer(conf).vocab_size()
-    conf.update(vocab_size=size, output_dim=size)
-    conf["tokenizer_conf"]["special_tokens"] = {"eos": 2, "sos": 2}
-    save_config(conf, folder / "train.yaml")
-    torch.manual_seed(5)  # this one says some words
-    save_checkpoint(init_model(conf), folder / "final.pt", {})
+    write_random_model(folder)
     convert.main(["--from", "train", f"{folder}/final.pt", f"{folder}/osum_model"])
     write_corpus(folder / "calls", 4)
     wave = np.concatenate([load_audio(str(folder / f"calls/u{i:02}.wav")) for i in range(4)] * 19)

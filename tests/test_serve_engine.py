@@ -20,17 +20,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from helpers import command, run_config, stage2_config
+from helpers import command, write_random_model
 from uploads import RATE, SHORT, encoded, talk, uploads
 
 from wenet_osum.bin import transcribe as program
-from wenet_osum.checkpoint.weights import save_checkpoint
-from wenet_osum.config import DATASET_DEFAULTS, load_config, save_config
+from wenet_osum.config import DATASET_DEFAULTS
 from wenet_osum.decode.formats import Transcript, as_json
 from wenet_osum.decode.load import LoadSpec
 from wenet_osum.errors import OsumError
-from wenet_osum.registry import init_model
 from wenet_osum.serve.decoders import LONG as LONG_UPLOAD
 from wenet_osum.serve.decoders import Decoders, likely_seconds
 from wenet_osum.serve.errors import (
@@ -45,7 +42,6 @@ from wenet_osum.serve.question import Question
 from wenet_osum.serve.service import Piece, Service
 from wenet_osum.serve.settings import Limits
 from wenet_osum.serve.stats import Stats
-from wenet_osum.text import init_tokenizer
 
 ASR = Question(("asr",))
 LIMITS = Limits(max_seconds=100, piece_seconds=2, batch_size=4, decoders=4)
@@ -72,13 +68,7 @@ class Background:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random model, and a place for temporary files of its own."""
     folder = tmp_path_factory.mktemp("serve")
-    conf = load_config(run_config(folder, stage2_config()))
-    size = init_tokenizer(conf).vocab_size()
-    conf.update(vocab_size=size, output_dim=size)
-    conf["tokenizer_conf"]["special_tokens"] = {"eos": 2, "sos": 2}
-    save_config(conf, folder / "train.yaml")
-    torch.manual_seed(5)
-    save_checkpoint(init_model(conf), folder / "final.pt", {})
+    write_random_model(folder)
     return folder
 
 

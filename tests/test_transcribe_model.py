@@ -9,23 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
-from helpers import command, run_config, stage2_config, write_corpus
+from helpers import command, write_corpus, write_random_model
 from test_readme import shell
 
 from wenet_osum.bin import convert
 from wenet_osum.bin import transcribe as program
 from wenet_osum.bin.decode_flags import load_answerer, load_model
-from wenet_osum.checkpoint.weights import save_checkpoint
-from wenet_osum.config import load_config, save_config
 from wenet_osum.dataset.audio import load_audio
 from wenet_osum.dataset.dataset import OsumDataset
 from wenet_osum.dataset.index_build import build_index
 from wenet_osum.dataset.plan import Item
-from wenet_osum.registry import init_model
 from wenet_osum.score.report import TASK_ORDER
 from wenet_osum.tasks import load_tasks
-from wenet_osum.text import init_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = load_tasks()
@@ -36,13 +31,7 @@ RATE = 16000
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What docs/transcribe.md speaks of: osum_model (tiny, random), talk.flac, notes.txt, calls/."""
     folder = tmp_path_factory.mktemp("here")
-    conf = load_config(run_config(folder, stage2_config()))
-    size = init_tokenizer(conf).vocab_size()
-    conf.update(vocab_size=size, output_dim=size)
-    conf["tokenizer_conf"]["special_tokens"] = {"eos": 2, "sos": 2}
-    save_config(conf, folder / "train.yaml")
-    torch.manual_seed(5)  # this one says some words
-    save_checkpoint(init_model(conf), folder / "final.pt", {})
+    write_random_model(folder)
     convert.main(["--from", "train", f"{folder}/final.pt", f"{folder}/osum_model"])
     write_corpus(folder / "calls", 4)
     wave = np.concatenate([load_audio(str(folder / f"calls/u{i:02}.wav")) for i in range(4)] * 19)
