@@ -4,7 +4,6 @@ keep a short one waiting, and nobody waits for ever."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wenet_osum.decode.answer import Answered
+from wenet_osum.serve.patience import within
 from wenet_osum.serve.question import Question
 
 NEAR = 2.0  # a batch has no piece that is so many times as long as the one that leads it
@@ -106,8 +106,7 @@ class Batcher:
 
     async def _wait(self, seconds: float | None) -> None:
         self._arrived.clear()
-        with contextlib.suppress(asyncio.TimeoutError, TimeoutError):  # two classes in Python 3.10
-            await asyncio.wait_for(self._arrived.wait(), seconds)
+        await within(self._arrived.wait(), seconds)
 
     def _leader(self) -> Lane:
         """The first in line; every other time, one of which nothing was taken yet, so that who comes with a word does

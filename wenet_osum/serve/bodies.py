@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wenet_osum.serve.errors_http import ApiError, later
+from wenet_osum.serve.patience import Late, within
 
 LEAST_RATE = 32 * 1024  # bytes a second below which a client counts as stuck
 CLOSE = {"connection": "close"}  # what is left of the body is not waited for
@@ -44,12 +44,9 @@ class Bodies:
             if large:
                 raise too_large()
             left = since + self.seconds + got / LEAST_RATE - time.monotonic()
-            try:
-                message = await asyncio.wait_for(receive(), max(left, 0.001))
-            except asyncio.TimeoutError:
-                raise ApiError(
-                    408, "the body did not arrive in time", None, "timeout", headers=CLOSE
-                ) from None
+            message = await within(receive(), max(left, 0.001))
+            if isinstance(message, Late):
+                raise ApiError(408, "the body did not arrive in time", None, "timeout", headers=CLOSE)
             size = len(message.get("body", b""))
             got, self.held = got + size, self.held + size
             ended = not message.get("more_body", False)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from wenet_osum.serve.errors import Closing
 from wenet_osum.serve.errors_http import api_error, later
 from wenet_osum.serve.metrics import Metrics
+from wenet_osum.serve.patience import Late, within
 
 HEADERS = {
     "x-content-type-options": "nosniff",
@@ -109,8 +110,4 @@ class Gate:
     async def drain(self, seconds: float) -> bool:
         """Let nobody in any more, and wait until all are out; False: some were not after ``seconds``."""
         self.shut = True
-        try:
-            await asyncio.wait_for(self._empty.wait(), seconds)
-        except asyncio.TimeoutError:
-            return False
-        return True
+        return not isinstance(await within(self._empty.wait(), seconds), Late)

@@ -102,6 +102,10 @@ class Model:
         try:
             await asyncio.wait((taken, gone), return_when=asyncio.FIRST_COMPLETED)
             return taken.result() if taken.done() else None
+        except asyncio.CancelledError:
+            for waiting in taken.result() if taken.done() else ():  # out of the queue, and not yet here
+                fail(waiting, Closing())
+            raise
         finally:
             taken.cancel()
             gone.cancel()

@@ -18,6 +18,8 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from wenet_osum.serve.patience import Late, within
+
 T = TypeVar("T")
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -80,11 +82,12 @@ class Child:
         """
         loop = asyncio.get_running_loop()
         try:
-            return await asyncio.wait_for(loop.run_in_executor(self._threads, exchange, self.pipe), seconds)
-        except (asyncio.TimeoutError, TimeoutError):  # two classes in Python 3.10
+            said = await within(loop.run_in_executor(self._threads, exchange, self.pipe), seconds)
+            if not isinstance(said, Late):
+                return said
             self.kill()
             await self._ended()
-            raise Lost(f"gave no answer within {seconds:g} s") from None
+            raise Lost(f"gave no answer within {seconds:g} s")
         except (EOFError, OSError):
             await self._ended()
             raise Lost(f"ended ({self.how()})") from None
@@ -115,8 +118,7 @@ class Child:
         self.pipe.close()
 
     async def _ended(self) -> None:
-        with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-            await asyncio.wait_for(self.gone.wait(), 10)
+        await within(self.gone.wait(), 10)
 
     def _end(self) -> None:
         asyncio.get_running_loop().remove_reader(self._process.sentinel)

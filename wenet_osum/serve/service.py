@@ -22,6 +22,7 @@ from wenet_osum.serve.batcher import Batcher, Lane, Work
 from wenet_osum.serve.decoders import Decoders
 from wenet_osum.serve.errors import Busy, Closing, ServeError, TimedOut, TooLarge, WorkerLost
 from wenet_osum.serve.model import Model, fail
+from wenet_osum.serve.patience import Late, within
 from wenet_osum.serve.question import Question
 from wenet_osum.serve.settings import MIB, Limits
 from wenet_osum.serve.stats import Stats
@@ -71,10 +72,10 @@ class _Request:
 
     async def within(self, what: Awaitable[T], seconds: float) -> T:
         """What is awaited, before the deadline; ``seconds``: the whole time, for the error."""
-        try:
-            return await asyncio.wait_for(what, max(0.0, self.deadline - time.monotonic()))
-        except (asyncio.TimeoutError, TimeoutError):  # two classes in Python 3.10
-            raise TimedOut(seconds) from None
+        found = await within(what, max(0.0, self.deadline - time.monotonic()))
+        if isinstance(found, Late):
+            raise TimedOut(seconds)
+        return found
 
 
 class Service:
@@ -161,8 +162,7 @@ class Service:
         called again, with less patience, and while ``start`` is under way, which then raises."""
         self._closing = True
         if self._open:
-            with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), grace)
+            await within(self._idle.wait(), grace)
         self._begun.set()
         for request in self._open:
             request.found.put_nowait(Closing())
