@@ -193,7 +193,20 @@ def test_decode_resume_ranks_one_after_the_other_make_what_one_does(work: Work, 
         assert end(start(args, rank, size)) == 0
         if tree(tmp_path) == work.whole:
             break
-    assert tree(tmp_path) == work.whole and rank in (order[-1], 8, 9, 10)
+    assert tree(tmp_path) == work.whole and rank == list(dict.fromkeys(order))[-1]
+
+
+def test_decode_resume_a_rank_that_comes_late_and_has_nothing_left_to_do(
+    work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It finds all that is there, and does not begin anew behind one that has put it together."""
+    args = work.args(tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
+    assert [end(start(args, 0, 2)), end(start(args, 1, 2, Death(1)))] == [0, -signal.SIGKILL]
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "second")
+    assert end(start(args, 1, 2)) == 0 and not list(tmp_path.rglob("text"))
+    assert end(start(args, 0, 2)) == 0
+    assert tree(tmp_path) == work.whole
 
 
 def test_decode_resume_ranks_at_once_make_what_one_does(work: Work, tmp_path: Path):

@@ -278,7 +278,7 @@ def test_commands_of_the_page(tmp_path: Path) -> None:
     args = ["--train_data", corpus, "--cv_data", corpus, "--tensorboard_dir", tmp_path / "tensorboard"]
     assert command(train.main, "--config", config, "--model_dir", trained, "--num_threads", 1, *args) == 0
     recipe = tmp_path / "examples/osum"
-    for name in ("run.sh", "path.sh", "parse_options.sh"):
+    for name in ("run.sh", "path.sh", "parse_options.sh", "stoppable.sh"):
         (recipe / name).symlink_to(ROOT / "examples/osum" / name)
     env = {
         **os.environ,

@@ -91,7 +91,9 @@ def kill(run: list[Any], how: int) -> None:
 def steps(model_dir: Path) -> list[dict[str, Any]]:
     """The lines of ``log.jsonl`` that tell of steps, less what depends on the clock; the dev lines whole."""
     path = model_dir / "log.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    if lines and not lines[-1].endswith("\n"):  # it is just being written
+        lines.pop()
     drop = ("memory_gb", "utterances_per_second", "positions_per_second")
     return [{k: v for k, v in json.loads(line).items() if k not in drop} for line in lines]
 

@@ -93,7 +93,7 @@ def test_commands_for_own_data(tmp_path):
         make_data_dir(tmp_path / "my_data" / split, first, count)
     recipe = tmp_path / "examples/osum"
     recipe.mkdir(parents=True)
-    for name in ("run.sh", "path.sh", "parse_options.sh"):
+    for name in ("run.sh", "path.sh", "parse_options.sh", "stoppable.sh"):
         (recipe / name).symlink_to(ROOT / "examples/osum" / name)
     for name in ("conf", "local"):
         (recipe / name).symlink_to(ROOT / name)

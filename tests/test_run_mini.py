@@ -96,7 +96,7 @@ def test_run_mini(tmp_path: Path):
     )
     recipe = tmp_path / "examples/osum"
     recipe.mkdir(parents=True)
-    for name in ("run_mini.sh", "path.sh", "parse_options.sh"):
+    for name in ("run_mini.sh", "path.sh", "parse_options.sh", "stoppable.sh"):
         (recipe / name).symlink_to(ROOT / "examples/osum" / name)
     for name in ("conf", "local"):
         (recipe / name).symlink_to(ROOT / name)

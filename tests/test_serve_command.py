@@ -20,7 +20,7 @@ from helpers import command, one_error_line
 from openai import BadRequestError, NotFoundError, OpenAI
 from openai.types.audio import Transcription, TranscriptionVerbose
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from served import Server, served, write_model
+from served import Server, served
 from test_readme import shell
 
 from wenet_osum.bin import serve as program
@@ -33,13 +33,6 @@ PAGE = (ROOT / "docs/serve.md").read_text(encoding="utf-8")
 FILES = ("calls/u01.wav", "stereo.wav", "talk.flac", "talk.mp3")
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("here")
-    write_model(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -13,17 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 from serve_fuzz import broken_audio, form, parts, say
-from served import Server, served, write_model
+from served import Server, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 MANY = 60
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("here")
-    write_model(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,7 @@ normalizer=            # of transcripts: wenet (compute-wer.py's figures; not fo
 options=               # end of what the command line may set
 . ./parse_options.sh
 . ./path.sh
+. ./stoppable.sh
 set -euo pipefail
 # Names that follow from the others.
 own=
@@ -144,20 +145,14 @@ if on 2 && ! $decode_only; then
     --prompts "$prompts" --time_step "$time_step" --max_time "$max_time" --output "$dir/tokenizer.model"
 fi
 
-train() {  # CONFIG MODEL_DIR ...; SIGTERM and Ctrl-C are passed on, so that it saves its state
-  local config=$1 model_dir=$2 pid status=0; shift 2
-  $launch wenet_osum.bin.train --config "$config" --model_dir "$model_dir" --data_type "$data_type" \
+train() {  # CONFIG MODEL_DIR ...
+  local config=$1 model_dir=$2; shift 2
+  stoppable $launch wenet_osum.bin.train --config "$config" --model_dir "$model_dir" --data_type "$data_type" \
     --train_data ${train_data:-"$(data_list train)"} --cv_data "$(data_list dev)" --tensorboard_dir "$tensorboard_dir/$name" \
     --device "$device" --dtype "$dtype" --num_workers "$num_workers" --num_threads "$num_threads" \
     --train_engine "$train_engine" $(if [ "$train_engine" = deepspeed ]; then echo --deepspeed_config "$deepspeed_config"; fi) \
     --resume "$resume" --override_config "tokenizer_conf.model_path=$dir/tokenizer.model" \
-    ${override:+--override_config "$override"} "$@" &
-  pid=$!
-  trap 'kill -TERM $pid 2>/dev/null || true' TERM INT
-  wait $pid || status=$?
-  while kill -0 $pid 2>/dev/null; do status=0; wait $pid || status=$?; done
-  trap - TERM INT
-  return $status
+    ${override:+--override_config "$override"} "$@"
 }
 
 if on 3 && ! $decode_only; then

@@ -45,6 +45,7 @@ normalizer=whisper_en  # of transcripts: "1" and "one" are the same
 options=               # end of what the command line may set
 . ./parse_options.sh
 . ./path.sh
+. ./stoppable.sh
 set -euo pipefail
 export OMP_NUM_THREADS=$num_threads
 started=$SECONDS
@@ -94,20 +95,14 @@ if on 2; then
   done
 fi
 
-train() {  # CONFIG MODEL_DIR LISTS TOKENIZER ...; SIGTERM and Ctrl-C are passed on, so that it saves its state
-  local config=$1 model_dir=$2 lists=$3 tokenizer=$4 pid status=0; shift 4
-  python -m wenet_osum.bin.train --config "$config" --model_dir "$model_dir" --train_data "$lists" --cv_data "$data/lists/dev.list" \
+train() {  # CONFIG MODEL_DIR LISTS TOKENIZER ...
+  local config=$1 model_dir=$2 lists=$3 tokenizer=$4; shift 4
+  stoppable python -m wenet_osum.bin.train --config "$config" --model_dir "$model_dir" --train_data "$lists" --cv_data "$data/lists/dev.list" \
     --tensorboard_dir "$tensorboard_dir" --device cpu --dtype "$dtype" --num_threads "$num_threads" --resume "$resume" \
     --override_config "tokenizer_conf.model_path=$tokenizer" \
     --override_config "dataset_conf.add_noise=true" --override_config "dataset_conf.add_noise_conf.list=$data/corpus/sounds/noise.scp" \
     --override_config "dataset_conf.add_reverb=true" --override_config "dataset_conf.add_reverb_conf.list=$data/corpus/sounds/room.scp" \
-    ${override:+--override_config "$override"} "$@" &
-  pid=$!
-  trap 'kill -TERM $pid 2>/dev/null || true' TERM INT
-  wait $pid || status=$?
-  while kill -0 $pid 2>/dev/null; do status=0; wait $pid || status=$?; done
-  trap - TERM INT
-  return $status
+    ${override:+--override_config "$override"} "$@"
 }
 
 if on 3; then

@@ -2,7 +2,8 @@
 
 Each rank appends to a file of its own, ``rankN.jsonl`` in a folder that all ranks see: first the facts that
 decide the answers, then a line for each finished utterance. A line that a kill cut short does not count. Nobody
-waits for another rank: whoever finds that all is done puts it together and takes the folder away.
+waits for another rank: whoever finds that all is done puts it together and takes the folder away, unless a rank of
+this run has not come yet, which may have nothing left to do: that one does it then.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import fcntl
 import json
 import os
 import shutil
+import zlib
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,8 +42,11 @@ class Journal:
     def __init__(self, folder: Path, rank: int = 0, world_size: int = 1):
         self.folder, self.rank, self.world_size = folder, rank, world_size
         self.path, self.store = folder / f"rank{rank}.jsonl", folder / "list.idx"
+        # Which launch of torchrun this is; without it, all are one.
+        run = zlib.crc32(os.environ.get("TORCHELASTIC_RUN_ID", "").encode())
+        self._marks = [folder / f"rank{n}.{run:08x}.here" for n in range(world_size)]
         self.facts: dict[str, Any] = {}
-        self.count = 0
+        self.count, self._begun = 0, False
 
     def __enter__(self) -> Journal:
         # Early, with nothing to say yet: that the file is gone later tells that all has been put together.
@@ -59,17 +64,21 @@ class Journal:
             raise OsumError(str(self.path), "another process decodes here", mend) from None
         except OSError:  # a file system without locks
             pass
+        if self.world_size > 1:
+            self._marks[self.rank].touch()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close it; leaves nothing where nothing was done."""
+    def __exit__(self, failed: object, *_: object) -> None:
+        """Close it; leaves nothing where nothing was done, but that this rank has come, if others will come."""
         taken = self.taken
         nothing = taken or not os.path.getsize(self.path)
         if nothing and not taken:
             self.path.unlink()
         self._close()
-        if nothing and not self.paths():
-            for path in (self.store, self.store.with_name(f".{self.store.name}.lock"), self.folder / "lock"):
+        came = self._begun and self.world_size > 1 and not (failed or taken)
+        if nothing and not came and not self.paths():
+            store = (self.store, self.store.with_name(f".{self.store.name}.lock"))
+            for path in (*store, *self.folder.glob("rank*.here"), self.folder / "lock"):
                 path.unlink(missing_ok=True)
             for folder in (self.folder, self.folder.parent):
                 with contextlib.suppress(OSError):  # something is in it
@@ -86,6 +95,11 @@ class Journal:
             return not os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
         except FileNotFoundError:
             return True
+
+    @property
+    def all_here(self) -> bool:
+        """Whether every rank of this run has come."""
+        return self.world_size == 1 or all(mark.exists() for mark in self._marks)
 
     def paths(self) -> dict[int, Path]:
         """The journals that there are, by rank."""
@@ -107,6 +121,7 @@ class Journal:
             OsumError: a journal is of a decode with other facts (says which), or damaged.
         """
         self.facts, self.count = json.loads(json.dumps(facts, default=str)), count
+        self._begun = True
         done = np.full(count, self.taken)
         if restart:
             self._file.truncate(0)

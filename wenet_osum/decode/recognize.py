@@ -73,7 +73,7 @@ def finish(
         folders: as in ``merge``.
 
     Returns:
-        as ``merge``; None where another rank has the last word, or had it.
+        as ``merge``; None where another rank has the last word, or had it, or will have it.
 
     Raises:
         OsumError: the journals were removed by somebody else.
@@ -88,6 +88,9 @@ def finish(
         lacking, entries = journal.entries()
         if lacking:
             logging.info("%d of %d utterances are with other ranks", lacking, len(index))
+            return None
+        if not journal.all_here:
+            logging.info("all is done; a rank that has not come yet puts it together")
             return None
         totals = merge(entries, index, modes, folders)
         journal.remove()

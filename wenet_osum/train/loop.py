@@ -340,7 +340,7 @@ class Trainer:
                 if len(batch["keys"]) > 1:  # one alone has nobody to change with
                     swapped.add(batch, out, weight=counts["target"])
         means = meter.end(self.engine.sum, mean=True)
-        others = swapped.end(self.engine.sum, mean=True)
+        others = swapped.end(self.engine.sum, mean=True) if self.configs["cv_swap"] else {}
         means |= {f"swapped/{n}": others[n] for n in others if n == "loss_llm" or n.startswith("loss/")}
         if not means:
             raise OsumError(
