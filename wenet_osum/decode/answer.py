@@ -381,7 +381,7 @@ class Answerer:
     def ctc_drafts(self, heard: Heard) -> list[list[int]] | None:
         if self.draft == "none":
             return None
-        return self.model.ctc.greedy(heard.hs, heard.mask.squeeze(1).sum(1))  # type: ignore[no-any-return]
+        return self.model.ctc_greedy(heard)  # type: ignore[no-any-return]
 
     def drafter(
         self, q: Question, drafts: list[list[int]] | None, known: list[Written] | None

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from wenet_osum.constants import IGNORE_ID
 from wenet_osum.errors import OsumError
@@ -105,6 +106,16 @@ class LLMDecoder(nn.Module):
     def embed(self, ids: Tensor) -> Tensor:
         """(B, n) ids, IGNORE_ID where padded -> (B, n, H)."""
         return self.causal_lm.get_input_embeddings()(ids.clamp(min=0))
+
+    def likeness(self, speech: Tensor, words: Tensor | None = None) -> Tensor:
+        """(..., H) -> (..., V): the products with every word's input embedding, or with those of ``words`` (n,)."""
+        table = self.causal_lm.get_input_embeddings().weight[: self.vocab_size]
+        return F.linear(speech, table if words is None else table[words])
+
+    def word_size(self) -> float:
+        """The mean squared norm of the word embeddings."""
+        with torch.no_grad():
+            return float(self.causal_lm.get_input_embeddings().weight.float().square().sum(1).mean())
 
     def lora_parameters(self) -> list[nn.Parameter]:
         return [p for n, p in self.named_parameters() if "lora_" in n]

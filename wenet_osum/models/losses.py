@@ -44,6 +44,18 @@ def combine_losses(
     return losses
 
 
+def ctc_alone(
+    batch: dict[str, Any], loss_ctc: Tensor, ctc_tokens: Tensor, positions: Tensor
+) -> dict[str, Tensor | None]:
+    """What a model's forward gives for ``ctc_weight: 1``: no answer token has a loss."""
+    losses = combine_losses(batch, loss_ctc.new_zeros(()), ctc_tokens, loss_ctc, ctc_tokens, 1.0)
+    del losses["loss_llm"]
+    nothing = torch.zeros((), device=loss_ctc.device)
+    each = torch.zeros(len(batch["feats_lengths"]), device=loss_ctc.device)
+    more = {"positions": positions, "utterance_loss": each, "utterance_weight": each}
+    return {**losses, "th_accuracy": nothing, "tokens": nothing, **(more if "normalizers" in batch else {})}
+
+
 def figures_for_the_loop(
     batch: dict[str, Any], answer: Tensor, each: Tensor, weights: Tensor, positions: Tensor
 ) -> dict[str, Tensor]:

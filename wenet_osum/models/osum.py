@@ -14,8 +14,9 @@ from torch.nn.utils.rnn import pad_sequence
 from wenet_osum.constants import IGNORE_ID
 from wenet_osum.errors import OsumError
 from wenet_osum.models.beam import write_best
+from wenet_osum.models.ctc import WordCTC
 from wenet_osum.models.generation import Search, Session
-from wenet_osum.models.losses import answer_weights, combine_losses, figures_for_the_loop
+from wenet_osum.models.losses import answer_weights, combine_losses, ctc_alone, figures_for_the_loop
 from wenet_osum.models.packed import check_packs, pad_rows
 from wenet_osum.models.prompts import Prompts
 from wenet_osum.models.sequence import Sequence, build_sequence, pack_sequence
@@ -42,7 +43,7 @@ def append_id(ids: Tensor, last: int) -> Tensor:
 
 
 class SpeechModel(nn.Module, ABC):
-    """What both stages share: the CTC loss, the parts that learn, greedy CTC decoding."""
+    """What both stages share: the CTC loss and the parts that learn."""
 
     encoder: nn.Module
     decoder: Any
@@ -144,9 +145,6 @@ class SpeechModel(nn.Module, ABC):
             return self.encoder(feats, lengths)
         return self.encoder(feats, lengths.to(device))
 
-    def greedy_ctc(self, hs: Tensor, mask: Tensor) -> list[DecodeResult]:
-        return [DecodeResult(tokens) for tokens in self.ctc.greedy(hs, mask.squeeze(1).sum(1))]
-
 
 class Heard(NamedTuple):
     """Utterances behind the encoder, (B, T, D) and mask (B, 1, T), and behind the adapter, (B, S, H) and which of
@@ -170,7 +168,7 @@ class Osum(SpeechModel):
         vocab_size: of the tokenizer.
         encoder: any encoder of the contract in ``wenet_osum.registry`` (or a WeNet encoder).
         decoder: ``LLMDecoder``.
-        ctc: ``CTC`` or ``NoCTC``.
+        ctc: ``CTC``, ``WordCTC`` or ``NoCTC``.
         special_tokens: ``{"eos": id}``, the answer's end.
         adapter, adapter_conf: name and keys in ``ADAPTERS``.
         ctc_weight: WeNet's; 0 trains no CTC head.
@@ -201,6 +199,8 @@ class Osum(SpeechModel):
         # Rows 0 and 1: speech begin and end (upstream: the last two rows of speech_token_emded).
         self.speech_bounds = nn.Embedding(2, decoder.hidden_size)
         nn.init.normal_(self.speech_bounds.weight, std=0.02)
+        if isinstance(ctc, WordCTC):
+            ctc.fit(decoder.word_size())
         self.max_new_tokens = max_new_tokens
         self.set_trainable(trainable)
 
@@ -251,11 +251,21 @@ class Osum(SpeechModel):
             tokens right under teacher forcing; ``tokens`` their number.
         """
         hs, mask = self.encode_batch(batch, device)
-        loss_ctc, ctc_tokens = self.ctc_loss(batch, hs, mask, device)
         packed = hs.dim() == 2
         if packed:
             check_packs(self.adapter, "adapter")
         speech, speech_mask = self.adapter(hs, mask)
+        if isinstance(self.ctc, WordCTC):
+            loss_ctc, ctc_tokens = self.word_loss(batch, speech, speech_mask, device)
+        else:
+            loss_ctc, ctc_tokens = self.ctc_loss(batch, hs, mask, device)
+        if self.ctc_weight == 1 and loss_ctc is not None:  # the LLM has no part in it, and takes no time
+            return ctc_alone(
+                batch,
+                loss_ctc,
+                ctc_tokens,
+                torch.tensor(float(speech.size(0) * (1 if packed else speech.size(1)))),
+            )
         speech, speech_mask = (
             pad_rows(speech, speech_mask.tolist()) if packed else (speech, speech_mask.squeeze(1))
         )
@@ -268,6 +278,18 @@ class Osum(SpeechModel):
         losses = combine_losses(batch, loss_llm, weights.sum(), loss_ctc, ctc_tokens, self.ctc_weight)
         more = figures_for_the_loop(batch, answer, each, weights, seq.mask.sum())
         return {**losses, "th_accuracy": right / tokens, "tokens": tokens, **more}
+
+    def word_loss(
+        self, batch: dict[str, Any], speech: Tensor, mask: Tensor, device: torch.device
+    ) -> tuple[Tensor | None, Tensor]:
+        """``ctc_loss`` of speech embeddings, over the word embeddings that ``WordCTC`` asks for."""
+        if self.ctc_weight == 0 or "ctc_target" not in batch:
+            return None, torch.zeros((), device=device)
+        ys = batch["ctc_target"].to(device)
+        words = self.ctc.candidates(ys)
+        if words is not None:
+            ys = torch.where(ys >= 0, torch.searchsorted(words, ys.clamp(min=0)), ys)
+        return self.ctc_loss({**batch, "ctc_target": ys}, self.decoder.likeness(speech, words), mask, device)
 
     @torch.no_grad()
     def decode(
@@ -296,7 +318,7 @@ class Osum(SpeechModel):
         out: dict[str, list[DecodeResult]] = {}
         for method in methods:
             if method == "ctc_greedy_search":
-                out[method] = self.greedy_ctc(heard.hs, heard.mask)
+                out[method] = [DecodeResult(tokens) for tokens in self.ctc_greedy(heard)]
                 continue
             session, limits = self.ask(heard, prompt), self.limits(heard)
             if method == "llm_beam" and beam_size > 1:
@@ -312,6 +334,12 @@ class Osum(SpeechModel):
         hs, mask = self.encode(speech, lengths, chunk_size, left_chunks)
         embeds, speech_mask = self.adapter(hs, mask)
         return Heard(hs, mask, embeds, speech_mask.squeeze(1))
+
+    def ctc_greedy(self, heard: Heard) -> list[list[int]]:
+        """What the CTC head reads: one token list an utterance."""
+        if isinstance(self.ctc, WordCTC):
+            return self.ctc.greedy(self.decoder.likeness(heard.embeds), heard.real.sum(1))  # type: ignore[no-any-return]
+        return self.ctc.greedy(heard.hs, heard.mask.squeeze(1).sum(1))  # type: ignore[no-any-return]
 
     def ask(self, heard: Heard, prompt: Tensor, begun: list[list[int]] | None = None) -> Session:
         """Put questions (B, P), ids padded with -1, about what was heard; ``begun``: how the answers begin."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wenet_osum.constants import IGNORE_ID
 from wenet_osum.errors import OsumError
+from wenet_osum.models.ctc import WordCTC
 from wenet_osum.models.losses import answer_weights, combine_losses, figures_for_the_loop, token_losses
 from wenet_osum.models.osum import DecodeResult, SpeechModel, append_id, lengths_of
 from wenet_osum.models.packed import pad_rows
@@ -42,6 +43,8 @@ class WhisperMultitask(SpeechModel):
         if "sos" not in self.special_tokens:
             raise OsumError("tokenizer_conf.special_tokens", "no id for sos", "give {sos: ID, eos: ID}")
         self.sos = int(self.special_tokens["sos"])
+        if isinstance(ctc, WordCTC):
+            raise OsumError("ctc", "words is for an LLM's word embeddings", "use ctc or none in stage 1")
         self.encoder, self.decoder, self.ctc = encoder, decoder, ctc
         self.lsm_weight, self.max_new_tokens = lsm_weight, max_new_tokens
         self.set_trainable(trainable)
@@ -93,7 +96,7 @@ class WhisperMultitask(SpeechModel):
         out: dict[str, list[DecodeResult]] = {}
         for method in methods:
             if method == "ctc_greedy_search":
-                out[method] = self.greedy_ctc(hs, mask)
+                out[method] = [DecodeResult(t) for t in self.ctc.greedy(hs, mask.squeeze(1).sum(1))]
             else:
                 prompt = append_id(self.prompt_ids(infos or {}).to(speech.device), self.sos)
                 out[method] = [DecodeResult(t) for t in self.greedy(hs, mask, prompt)]
