@@ -70,6 +70,17 @@ def make_config(name: str, path: Path, **sections: Any) -> Path:
     return path
 
 
+def test_words_and_stage_2_are_one_model():
+    """The one is taken up by the other."""
+    words, stage2 = (
+        yaml.safe_load((ROOT / "conf" / f"{name}.yaml").read_text(encoding="utf-8"))
+        for name in ("whisper_tiny_words", "whisper_tiny_smollm2_135m")
+    )
+    for key in ("model", "encoder", "encoder_conf", "decoder", "decoder_conf", "ctc", "tokenizer"):
+        assert words[key] == stage2[key]
+    assert words["model_conf"]["adapter_conf"] == stage2["model_conf"]["adapter_conf"]
+
+
 @pytest.mark.slow
 @pytest.mark.integration
 def test_run_mini(tmp_path: Path):
@@ -86,12 +97,24 @@ def test_run_mini(tmp_path: Path):
         tokenizer_conf={"special_tokens": {"sos": 257, "eos": 256}},
         vocab_size=259,
     )
+    model = {"adapter_conf": ADAPTER, "max_new_tokens": 12}
+    words = make_config(
+        "whisper_tiny_words.yaml",
+        tmp_path / "words.yaml",
+        model_conf=model,
+        decoder_conf={"llm_config": None},
+        max_epoch=2,
+    )
     stage2 = make_config(
         "whisper_tiny_smollm2_135m.yaml",
         tmp_path / "stage2.yaml",
-        model_conf={"adapter_conf": ADAPTER, "max_new_tokens": 12},
+        model_conf=model,
         decoder_conf={"llm_config": None},
-        phases=[{"steps": 2, "trainable": ["adapter"]}, {"trainable": ["adapter", "encoder", "lora"]}],
+        max_epoch=3,
+        phases=[
+            {"steps": 2, "trainable": ["adapter", "ctc"]},
+            {"trainable": ["adapter", "encoder", "lora", "ctc"]},
+        ],
         cv_decode_conf={"utterances": 2},
     )
     recipe = tmp_path / "examples/osum"
@@ -107,7 +130,8 @@ def test_run_mini(tmp_path: Path):
     train, learning = blocks
     options = (
         f" --whisper {tmp_path}/whisper --llm {tmp_path}/llm --root {tmp_path}/root "
-        f"--asterisk_root {tmp_path}/root --languages en,it --stage1_config {stage1} --train_config {stage2} --num_threads 1 "
+        f"--asterisk_root {tmp_path}/root --languages en,it --stage1_config {stage1} --words_config {words} "
+        f"--train_config {stage2} --num_threads 1 "
         "--corpus_options '--engines espeak --train 30 --dev 4 --test 20' --mini_weight1 1 --people_weight1 1 --people_weight 1"
     )
     shell(train.rstrip() + options, tmp_path)

