@@ -243,19 +243,30 @@ def test_answers_longer_than_the_decoder_are_set_aside(tmp_path: Path):
 # --- what one step computes ---
 
 
-def make_trainer(folder: Path, data: Path, batch_size: int, accum_grad: int, engine: Engine) -> Trainer:
+MODELS = {
+    "ctc": stage2_config(model_conf=WITH_CTC),
+    # Of what the adapter's part has, the ends of speech are the LLM's alone, and get no gradient.
+    "words": stage2_config(
+        model_conf={**WITH_CTC, "ctc_weight": 1.0, "trainable": ["adapter", "encoder", "ctc"]}, ctc="words"
+    ),
+}
+
+
+def make_trainer(
+    folder: Path, data: Path, batch_size: int, accum_grad: int, engine: Engine, model: str = "ctc"
+) -> Trainer:
     changes = {"accum_grad": accum_grad, "optim_conf": {"lr": 0.1, "eps": 1e-3}, "grad_clip": 1e6}
-    path = run_config(folder, stage2_config(model_conf=WITH_CTC), **changes)
+    path = run_config(folder, MODELS[model], **changes)
     configs = load_config(path, [f"dataset_conf.batch_conf.batch_size={batch_size}"])
     tokenizer = init_tokenizer(configs)
     prepare_configs(configs, tokenizer)
     table, conf = load_table(configs), configs["dataset_conf"]
     index = build_index(data, "raw", table, tokenizer.encode, conf)
     torch.manual_seed(0)
-    model = init_model(copy.deepcopy(configs))
+    built = init_model(copy.deepcopy(configs))
     dataset = OsumDataset(index, table, tokenizer, conf, configs["seed"], train=False)
     loaders = [Loader(dataset, rank=engine.rank, world_size=engine.world_size) for _ in range(2)]
-    return Trainer(model, configs, *loaders, engine, folder, folder / "log")
+    return Trainer(built, configs, *loaders, engine, folder, folder / "log")
 
 
 def first_update(trainer: Trainer) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -290,23 +301,23 @@ def test_half_batches_accumulate_to_the_whole_batch(tmp_path: Path):
     check_equal(whole[1], halves[1], 1e-3)
 
 
-def one_rank(rank: int, port: int, folder: Path, data: Path, how: dict[str, Any]) -> None:
+def one_rank(rank: int, port: int, folder: Path, data: Path, model: str, how: dict[str, Any]) -> None:
     os.environ.update(
         RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
     engine = Engine(**how)
-    grads, weights = first_update(make_trainer(folder / f"rank{rank}", data, 2, 1, engine))
+    grads, weights = first_update(make_trainer(folder / f"rank{rank}", data, 2, 1, engine, model))
     torch.save({"grads": grads, "weights": weights}, folder / f"rank{rank}.pt")
     engine.close()
 
 
-def run_ranks(folder: Path, data: Path, **how: Any) -> list[dict[str, Any]]:
+def run_ranks(folder: Path, data: Path, model: str = "ctc", **how: Any) -> list[dict[str, Any]]:
     """Two processes of a distributed run with an ``Engine(**how)``; fails when they have not ended in time."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     context = multiprocessing.get_context("fork")  # without importing torch anew
-    ranks = [context.Process(target=one_rank, args=(r, port, folder, data, how)) for r in (0, 1)]
+    ranks = [context.Process(target=one_rank, args=(r, port, folder, data, model, how)) for r in (0, 1)]
     for r, process in enumerate(ranks):
         (folder / f"rank{r}").mkdir(exist_ok=True)
         process.start()
@@ -320,10 +331,11 @@ def run_ranks(folder: Path, data: Path, **how: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_two_ranks_make_the_update_of_one(tmp_path: Path):
+@pytest.mark.parametrize("model", MODELS)
+def test_two_ranks_make_the_update_of_one(tmp_path: Path, model: str):
     data = write_corpus(tmp_path / "data", 4)
-    grads, weights = first_update(make_trainer(tmp_path, data, 2, 2, Engine()))
-    for result in run_ranks(tmp_path, data):
+    grads, weights = first_update(make_trainer(tmp_path, data, 2, 2, Engine(), model))
+    for result in run_ranks(tmp_path, data, model):
         check_equal(grads, result["grads"], 1e-5)
         check_equal(weights, result["weights"], 1e-3)
 

@@ -105,8 +105,10 @@ class Engine:
         if self.world_size == 1:
             return self.bare
         ids = None if self.device.index is None else [self.device.index]
-        # Only a CTC head that has no weight gets no gradient; looking for others costs time each step.
-        idle = self.bare.ctc_weight == 0 and any(p.requires_grad for p in self.bare.parts()["ctc"])
+        # A CTC head that has no weight gets no gradient, and where it has all of it, what only the LLM sees gets none;
+        # to look for such costs time each step.
+        weight, head = self.bare.ctc_weight, self.bare.parts()["ctc"]
+        idle = weight == 1 or (weight == 0 and any(p.requires_grad for p in head))
         # Buffers are tables of positions, the same in every rank; a batch norm's running means are not.
         means = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.bare.modules())
         wrapped = nn.parallel.DistributedDataParallel(
