@@ -74,9 +74,10 @@ STAGES = pytest.mark.parametrize(
         stage1_config(),
         stage2_config(),
         stage2_config(ctc="none"),
+        stage2_config(ctc="words"),
         stage2_config(decoder_conf={"llm_config": LLM, "lora": {}}),
     ],
-    ids=["whisper_multitask", "osum", "osum without CTC", "osum with LoRA"],
+    ids=["whisper_multitask", "osum", "osum without CTC", "osum with CTC over words", "osum with LoRA"],
 )
 
 
@@ -84,7 +85,7 @@ def test_wenet_contract_of_every_table_is_covered():
     """A new entry must be added to this file."""
     assert set(ENCODERS) | set(DECODERS) == set(CONFS)
     assert set(ADAPTERS) == set(ADAPTER_CONFS)
-    assert (set(CTCS), set(MODELS)) == ({"ctc", "none"}, {"osum", "whisper_multitask"})
+    assert (set(CTCS), set(MODELS)) == ({"ctc", "none", "words"}, {"osum", "whisper_multitask"})
     for table in (ENCODERS, DECODERS, ADAPTERS, CTCS, MODELS, TOKENIZERS):
         assert all(inspect.isclass(cls) for cls in table.values())  # FSDP asks isinstance
 

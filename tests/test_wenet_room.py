@@ -95,7 +95,7 @@ def test_registering_adds_and_takes_nothing_away(plugin: register.Plugin):
     assert {"llm", "whisper", "transformer"} <= set(init_model.WENET_DECODER_CLASSES)
     assert {"whisper_osum", "conformer"} <= set(init_model.WENET_ENCODER_CLASSES)
     assert init_model.WENET_CTC_CLASSES["ctc"] is init_model.StockCTC
-    assert set(init_model.WENET_CTC_CLASSES) == {"ctc", "none"}
+    assert set(init_model.WENET_CTC_CLASSES) == {"ctc", "none", "words"}
     # A name that WeNet had imported before is replaced as well.
     assert cli.init_model is init_model.init_model and cli.init_tokenizer is init_tokenizer.init_tokenizer
     stock = {"model": "asr_model", "tokenizer": "char", "dataset_conf": {"fbank_conf": {"num_mel_bins": 40}}}

@@ -80,9 +80,10 @@ class WordCTC(CTC):
         self.blank_id = -1  # the last class: no word is given up for it
         self.scale, self.blank = nn.Parameter(torch.ones(())), nn.Parameter(torch.tensor(self.LIKE))
 
-    def fit(self, size: float) -> None:
-        """Start for embeddings of this mean squared norm."""
-        nn.init.constant_(self.scale, self.LIKE / size)
+    @torch.no_grad()
+    def fit(self, size: Tensor) -> None:
+        """Start for embeddings of this mean squared norm, ()."""
+        self.scale.copy_(self.LIKE / size)
 
     def candidates(self, ys: Tensor) -> Tensor | None:
         """Ids, sorted, of the words that the softmax is over; None: all."""

@@ -112,10 +112,10 @@ class LLMDecoder(nn.Module):
         table = self.causal_lm.get_input_embeddings().weight[: self.vocab_size]
         return F.linear(speech, table if words is None else table[words])
 
-    def word_size(self) -> float:
-        """The mean squared norm of the word embeddings."""
-        with torch.no_grad():
-            return float(self.causal_lm.get_input_embeddings().weight.float().square().sum(1).mean())
+    @torch.no_grad()
+    def word_size(self) -> Tensor:
+        """The mean squared norm of the word embeddings, ()."""
+        return self.causal_lm.get_input_embeddings().weight.float().square().sum(1).mean()  # type: ignore[no-any-return]
 
     def lora_parameters(self) -> list[nn.Parameter]:
         return [p for n, p in self.named_parameters() if "lora_" in n]
