@@ -97,19 +97,15 @@ def test_run_mini(tmp_path: Path):
         tokenizer_conf={"special_tokens": {"sos": 257, "eos": 256}},
         vocab_size=259,
     )
-    model = {"adapter_conf": ADAPTER, "max_new_tokens": 12}
-    words = make_config(
-        "whisper_tiny_words.yaml",
-        tmp_path / "words.yaml",
-        model_conf=model,
-        decoder_conf={"llm_config": None},
-        max_epoch=2,
-    )
+    model: dict[str, Any] = {
+        "model_conf": {"adapter_conf": ADAPTER, "max_new_tokens": 12},
+        "decoder_conf": {"llm_config": None},
+    }
+    words = make_config("whisper_tiny_words.yaml", tmp_path / "words.yaml", **model, max_epoch=2)
     stage2 = make_config(
         "whisper_tiny_smollm2_135m.yaml",
         tmp_path / "stage2.yaml",
-        model_conf=model,
-        decoder_conf={"llm_config": None},
+        **model,
         max_epoch=3,
         phases=[
             {"steps": 2, "trainable": ["adapter", "ctc"]},

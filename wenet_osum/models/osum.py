@@ -130,8 +130,13 @@ class SpeechModel(nn.Module, ABC):
         if self.ctc_weight == 0 or "ctc_target" not in batch:
             return None, torch.zeros((), device=device)
         ys = batch["ctc_target"].to(device)
+        hs, ys = self.for_ctc(hs, ys)
         lengths = lengths_of(ys)
         return self.ctc(hs, mask if hs.dim() == 2 else mask.squeeze(1).sum(1), ys, lengths), lengths.sum()
+
+    def for_ctc(self, hs: Tensor, ys: Tensor) -> tuple[Tensor, Tensor]:
+        """What the CTC head looks at, (B, T, D) or packed (N, D), and its targets (B, C)."""
+        return hs, ys
 
     def encode_batch(self, batch: dict[str, Any], device: torch.device) -> tuple[Tensor, Tensor]:
         """The encoder for training: (B, T, D) and mask (B, 1, T); of a packed batch (N, D) and lengths (B,).
@@ -255,17 +260,10 @@ class Osum(SpeechModel):
         if packed:
             check_packs(self.adapter, "adapter")
         speech, speech_mask = self.adapter(hs, mask)
-        if isinstance(self.ctc, WordCTC):
-            loss_ctc, ctc_tokens = self.word_loss(batch, speech, speech_mask, device)
-        else:
-            loss_ctc, ctc_tokens = self.ctc_loss(batch, hs, mask, device)
+        seen, real = (speech, speech_mask) if isinstance(self.ctc, WordCTC) else (hs, mask)
+        loss_ctc, ctc_tokens = self.ctc_loss(batch, seen, real, device)
         if self.ctc_weight == 1 and loss_ctc is not None:  # the LLM has no part in it, and takes no time
-            return ctc_alone(
-                batch,
-                loss_ctc,
-                ctc_tokens,
-                torch.tensor(float(speech.size(0) * (1 if packed else speech.size(1)))),
-            )
+            return ctc_alone(batch, loss_ctc, ctc_tokens, speech_mask.sum())
         speech, speech_mask = (
             pad_rows(speech, speech_mask.tolist()) if packed else (speech, speech_mask.squeeze(1))
         )
@@ -279,17 +277,15 @@ class Osum(SpeechModel):
         more = figures_for_the_loop(batch, answer, each, weights, seq.mask.sum())
         return {**losses, "th_accuracy": right / tokens, "tokens": tokens, **more}
 
-    def word_loss(
-        self, batch: dict[str, Any], speech: Tensor, mask: Tensor, device: torch.device
-    ) -> tuple[Tensor | None, Tensor]:
-        """``ctc_loss`` of speech embeddings, over the word embeddings that ``WordCTC`` asks for."""
-        if self.ctc_weight == 0 or "ctc_target" not in batch:
-            return None, torch.zeros((), device=device)
-        ys = batch["ctc_target"].to(device)
+    def for_ctc(self, hs: Tensor, ys: Tensor) -> tuple[Tensor, Tensor]:
+        """Of speech embeddings their products with the word embeddings that ``WordCTC`` asks for, and the targets
+        as numbers of those words."""
+        if not isinstance(self.ctc, WordCTC):
+            return hs, ys
         words = self.ctc.candidates(ys)
         if words is not None:
             ys = torch.where(ys >= 0, torch.searchsorted(words, ys.clamp(min=0)), ys)
-        return self.ctc_loss({**batch, "ctc_target": ys}, self.decoder.likeness(speech, words), mask, device)
+        return self.decoder.likeness(hs, words), ys
 
     @torch.no_grad()
     def decode(

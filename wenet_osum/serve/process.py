@@ -83,17 +83,17 @@ class Child:
         loop = asyncio.get_running_loop()
         try:
             said = await within(loop.run_in_executor(self._threads, exchange, self.pipe), seconds)
-            if not isinstance(said, Late):
-                return said
-            self.kill()
-            await self._ended()
-            raise Lost(f"gave no answer within {seconds:g} s")
         except (EOFError, OSError):
             await self._ended()
             raise Lost(f"ended ({self.how()})") from None
         except BaseException:
             self.kill()
             raise
+        if isinstance(said, Late):
+            self.kill()
+            await self._ended()
+            raise Lost(f"gave no answer within {seconds:g} s")
+        return said
 
     def how(self) -> str:
         """How the process ended, e.g. ``SIGKILL``."""
